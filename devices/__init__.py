@@ -1,0 +1,1 @@
+"""Hardware, network and files, turned into chunks of samples. One file, one address scheme."""

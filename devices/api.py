@@ -1,0 +1,171 @@
+"""What every source of signal owes the rest: streams, and items in the order in which they came."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class DeviceError(Exception):
+    """A source that cannot be used: names it, says what was found and what to do. One line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """What a stream is. Signal streams have a nominal rate, event streams have rate 0."""
+
+    key: str
+    """Unique in a session: "eeg", "h10/ecg"."""
+    kind: str
+    """What is measured: "eeg", "ecg", "markers", "acc", ... always lower case."""
+    channels: tuple[str, ...]
+    """10-20 labels for EEG, as the source spells them."""
+    rate: float
+    """Hz, nominal; 0.0 for events."""
+    unit: str
+    """Of every channel: "uV", "mV", "V"; "" when unknown or not applicable."""
+    name: str = ""
+    """As the source calls itself; text from outside, never to be trusted as a path."""
+    source: str = ""
+    """The address that opens it again, for the record and the screen."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Samples of one stream, as they came.
+
+    ``times`` (n,) are seconds on the session clock (LSL's local_clock in a live session, the file's clock in a
+    replay), ``data`` is (n, channels) in the stream's unit; ``lost`` counts samples known to be missing just before.
+    Whoever receives a chunk may keep it: nobody writes into it again.
+    """
+
+    stream: str
+    times: NDArray[np.float64]
+    data: NDArray[np.float32]
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events:
+    """Markers of one stream: ``times`` (n,) on the session clock and as many texts."""
+
+    stream: str
+    times: NDArray[np.float64]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The session clock has reached ``time``: windows whose deadline is past are cut without what is missing.
+
+    A live session makes its own ticks from the wall clock and records the ones that cut a window. A device that
+    replays a file yields them, so that a replay cuts what the session cut.
+    """
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """A replay starts over (seek backwards, loop): whoever keeps state about earlier items forgets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing follows. ``reason`` is "" at the natural end of a recording, else one line on what went wrong."""
+
+    reason: str = ""
+
+
+Item = Chunk | Events | Tick | Rewind | End
+
+
+class Device(Protocol):
+    """A source. A context manager; ``read`` is called from one thread only."""
+
+    @property
+    def streams(self) -> Sequence[StreamInfo]: ...
+
+    def read(self, timeout: float) -> Iterable[Item]:
+        """What has come since the last call; waits at most ``timeout`` seconds and may give nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class Transport(Protocol):
+    """The controls of a device that replays. May be called from any thread; they act at the next ``read``."""
+
+    @property
+    def start(self) -> float:
+        """Session-clock time of the first sample to be replayed."""
+        ...
+
+    @property
+    def stop(self) -> float:
+        """Session-clock time of the last sample to be replayed."""
+        ...
+
+    @property
+    def position(self) -> float: ...
+
+    @property
+    def playing(self) -> bool: ...
+
+    @property
+    def speed(self) -> float:
+        """1.0 is real time, ``inf`` as fast as the reader takes it."""
+        ...
+
+    def play(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def set_speed(self, speed: float) -> None: ...
+
+    def seek(self, time: float) -> None:
+        """Go on at ``time``. Everything before it is still delivered, unpaced, so that state (filters, resting
+        baseline) is what it would have been; going backwards yields `Rewind` first."""
+        ...
+
+
+def schemes() -> list[str]:
+    """The address schemes there are: every file of this folder that has ``connect``."""
+    import devices
+
+    names = []
+    for module in pkgutil.iter_modules(devices.__path__):
+        spec = importlib.util.find_spec(f"devices.{module.name}")
+        if spec and spec.origin and "\ndef connect(" in _source(spec.origin):
+            names.append(module.name)
+    return sorted(names)
+
+
+def _source(origin: str) -> str:
+    from pathlib import Path
+
+    return Path(origin).read_text(encoding="utf-8")
+
+
+def open_device(address: str) -> Device:
+    """The device at ``scheme:rest``, for example ``lsl:type=EEG``. Raises DeviceError in words.
+
+    The file name is the registration: ``devices/<scheme>.py`` has ``connect(rest)``.
+    """
+    scheme, colon, rest = address.partition(":")
+    if not colon or scheme not in schemes():
+        known = ", ".join(f"{name}:" for name in schemes())
+        raise DeviceError(f"{address}: no such kind of source. Known are {known} for example lsl:type=EEG.")
+    module = importlib.import_module(f"devices.{scheme}")
+    device: Device = module.connect(rest)
+    return device

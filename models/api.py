@@ -1,0 +1,100 @@
+"""What goes into a model and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+class ModelError(Exception):
+    """A bundle or runtime that cannot be used: names it, says what was found and what to do. One line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """One kind of signal a model takes, as its manifest says it."""
+
+    kind: str
+    channels: tuple[str, ...]
+    """In the order the network sees."""
+    unit: str = "uV"
+    band: tuple[float, float] = (0.5, 45.0)
+    """Hz, causal Butterworth band-pass before resampling."""
+    notch: tuple[float, ...] = ()
+    """Hz, causal notches, applied where the stream's rate allows them."""
+    min_channels: int = 1
+    """With fewer of ``channels`` in the stream the kind counts as absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSpec:
+    """How signals are cut for a model. Nobody types a window length twice: it is in the manifest."""
+
+    inputs: tuple[InputSpec, ...]
+    rate: float = 200.0
+    """Hz of the model's grid; grid point n lies at n / rate seconds on the session clock."""
+    seconds: float = 10.0
+    hop: float = 1.0
+    """Windows end at whole multiples of this on the session clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How good one channel was over one window."""
+
+    channel: str
+    score: float
+    """0 (bad) to 1 (good)."""
+    reason: str = ""
+    """In words, "" when nothing is wrong: "flat", "railed", "amplitude 812 uV", "31 % missing"."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """What a model sees: ``seconds`` of every kind of signal, ending at ``t_end`` on the session clock.
+
+    ``signals[kind]`` is (channels, time) float32 in the order, unit and rate of the bundle's manifest, filtered; what
+    was not measured is 0. ``present[kind]`` is the share of samples really measured, 0..1; ``quality[kind]`` has one
+    verdict a channel. A kind that the model takes and the session lacks is all zeros with ``present`` 0.
+    """
+
+    t_end: float
+    seconds: float
+    signals: Mapping[str, NDArray[np.float32]]
+    present: Mapping[str, float]
+    quality: Mapping[str, tuple[Verdict, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """What a model says of a window. When ``withheld`` is not None, ``mean`` and ``sd`` are NaN."""
+
+    t_end: float
+    targets: tuple[str, ...]
+    mean: NDArray[np.float64]
+    """(targets,)"""
+    sd: NDArray[np.float64]
+    """(targets,) what the estimate would scatter by on people the model was not trained on."""
+    present: Mapping[str, float]
+    quality: float
+    """0..1: the mean channel score of the worst kind that was used, or of the worst kind when nothing was."""
+    withheld: str | None
+    """The reason in words, for example "resting baseline: 23 s left" or "EEG missing"."""
+    used: tuple[str, ...] = ()
+    """The kinds of signal it rests on."""
+    model: str = ""
+    """Name and short hash of the bundle."""
+    latency: Mapping[str, float] = field(default_factory=dict)
+    """Parts in seconds, for the screen; not part of the result."""
+
+
+class Runtime(Protocol):
+    """Named arrays in, named arrays out, no state."""
+
+    def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]: ...

@@ -1,0 +1,1 @@
+"""Runtimes, one file each: `load(bundle)` gives a `models.api.Runtime`."""

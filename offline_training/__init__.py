@@ -1,0 +1,1 @@
+"""Recordings turned into a model bundle."""

@@ -1,0 +1,155 @@
+"""The messages between the engine and whoever looks at it. Only these cross the process boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.api import StreamInfo
+from models.api import Estimate, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What the screen says of the model beside its estimates."""
+
+    name: str
+    hash: str
+    targets: tuple[str, ...]
+    seconds: float
+    hop: float
+    accuracy: str
+    """One line, measured on people not trained on, for example "balanced accuracy 0.84 [0.79, 0.88], 28 people"."""
+    limits: str
+    """One line: what the estimate is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """First message to whoever attaches: what this session is."""
+
+    title: str
+    """"demo", "replay of NAME.xdf", "live"."""
+    streams: tuple[StreamInfo, ...]
+    used: tuple[tuple[str, str], ...]
+    """(kind, stream key) of what the model is fed with."""
+    model: ModelCard
+    replay: bool
+    start: float
+    """Session clock; for a replay the recording's first sample."""
+    stop: float
+    """For a replay the recording's last sample; NaN when live."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traces:
+    """Samples for the eye: raw, in the stream's unit, decimated to min/max pairs when the rate is above 250 Hz.
+
+    ``times`` (n,), ``data`` (n, channels). ``gap`` says that samples are missing just before.
+    """
+
+    stream: str
+    times: NDArray[np.float64]
+    data: NDArray[np.float32]
+    gap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Markers as they came: (time on the session clock, text, stream)."""
+
+    time: float
+    label: str
+    stream: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimated:
+    """One estimate and the channel verdicts of its window."""
+
+    estimate: Estimate
+    quality: dict[str, tuple[Verdict, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamHealth:
+    key: str
+    stale: float
+    """Seconds since the newest sample; NaN before the first."""
+    rate: float
+    """Hz, effective, over the last seconds; NaN when unknown."""
+    samples: int
+    lost: int
+    """Samples known to be missing or refused so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """A few times a second: is everything well?"""
+
+    now: float
+    """Session clock; in a replay the position."""
+    streams: tuple[StreamHealth, ...]
+    skipped: int
+    """Windows the model was too slow for."""
+    latency_ms: float
+    """Newest sample to published estimate, last window; NaN when unknown or in a replay."""
+    record: str
+    """Where the record goes, "" when nothing is recorded."""
+    record_bytes: int
+    playing: bool = True
+    speed: float = 1.0
+    alarms: tuple[str, ...] = ()
+    """What is broken right now, one line each; empty when all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A replay started over: forget traces, markers and estimates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over; ``reason`` is "" when it ended as it should."""
+
+    reason: str = ""
+
+
+Update = Hello | Traces | Marked | Estimated | Health | Cleared | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SetSpeed:
+    speed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The researcher's marker, stamped now."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the session."""
+
+
+Command = Play | Pause | SetSpeed | Seek | Mark | Stop
