@@ -1,0 +1,210 @@
+"""CBraMod, the criss-cross brain foundation model (Wang et al., ICLR 2025, arXiv 2412.07236).
+
+At the default `Config` the network, its parameter names and its shapes are those of the published one, so its weights
+load strictly. The same network with leads as channels encodes ECG. It sees a window as one-second patches:
+(B, C, N, patch).
+
+The magnitude spectrum of the patch embedding is two fixed DFT matrices instead of ``rfft``: the same figures, and it
+exports to every runtime. GroupNorm's statistics run over all patches of a window, so a patch's embedding depends on its
+window and cannot be carried over to the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+TIME_KERNEL, TIME_STRIDE, TIME_PADDING = 49, 25, 24
+DEFAULT_POSITION_KERNEL = (19, 7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The published network by default; smaller ones keep ``d_model`` a multiple of ``steps * norm_groups``."""
+
+    d_model: int = 200
+    layers: int = 12
+    heads: int = 8
+    """Half of them attend over channels, half over patches."""
+    ffn: int = 800
+    patch: int = 200
+    """Samples of one patch; 1 s at 200 Hz."""
+    dropout: float = 0.1
+    norm_groups: int = 5
+    position_kernel: tuple[int, int] = DEFAULT_POSITION_KERNEL
+    """(channels, patches) seen by the positional convolution; both odd."""
+
+    def __post_init__(self) -> None:
+        if min(self.d_model, self.layers, self.heads, self.ffn, self.norm_groups, *self.position_kernel) < 1:
+            raise ValueError(f"{self}: sizes must be positive")
+        if self.patch < TIME_STRIDE:
+            raise ValueError(f"{self}: a patch has at least {TIME_STRIDE} samples")
+        if self.d_model % (self.steps * self.norm_groups):
+            raise ValueError(f"d_model {self.d_model} is no multiple of {self.steps} steps x {self.norm_groups} groups")
+        if self.heads % 2 or self.d_model % self.heads:
+            raise ValueError(
+                f"d_model {self.d_model} does not split into {self.heads} heads, half spatial, half temporal"
+            )
+        if any(size % 2 == 0 for size in self.position_kernel):
+            raise ValueError(f"position_kernel {self.position_kernel}: both sizes must be odd")
+
+    @property
+    def steps(self) -> int:
+        """Time steps that the convolutions make of a patch; 8 of 200 samples."""
+        return (self.patch + 2 * TIME_PADDING - TIME_KERNEL) // TIME_STRIDE + 1
+
+    @property
+    def conv_channels(self) -> int:
+        return self.d_model // self.steps
+
+
+def dft_matrices(n: int) -> tuple[Tensor, Tensor]:
+    """Cosine and sine matrices (n, n // 2 + 1) with ``x @ cos - 1j * x @ sin == rfft(x, norm="forward")``."""
+    # The angle is reduced modulo n in integers: exact for every product.
+    angle = 2 * np.pi / n * (np.outer(np.arange(n), np.arange(n // 2 + 1)) % n)
+    return torch.from_numpy((np.cos(angle) / n).astype(np.float32)), torch.from_numpy(
+        (np.sin(angle) / n).astype(np.float32)
+    )
+
+
+class PatchEmbedding(nn.Module):
+    """(B, C, N, patch) to (B, C, N, d_model): convolutions in time + magnitude spectrum + position."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        d, c, groups = config.d_model, config.conv_channels, config.norm_groups
+        kernel = config.position_kernel
+        self.positional_encoding = nn.Sequential(
+            nn.Conv2d(d, d, kernel, padding=(kernel[0] // 2, kernel[1] // 2), groups=d)
+        )
+        # Replaces a hidden patch before both branches; fixed at zero, as published.
+        self.mask_encoding = nn.Parameter(torch.zeros(config.patch), requires_grad=False)
+        self.proj_in = nn.Sequential(
+            nn.Conv2d(1, c, (1, TIME_KERNEL), stride=(1, TIME_STRIDE), padding=(0, TIME_PADDING)),
+            nn.GroupNorm(groups, c),
+            nn.GELU(),
+            nn.Conv2d(c, c, (1, 3), padding=(0, 1)),
+            nn.GroupNorm(groups, c),
+            nn.GELU(),
+            nn.Conv2d(c, c, (1, 3), padding=(0, 1)),
+            nn.GroupNorm(groups, c),
+            nn.GELU(),
+        )
+        self.spectral_proj = nn.Sequential(nn.Linear(config.patch // 2 + 1, d), nn.Dropout(config.dropout))
+        cosine, sine = dft_matrices(config.patch)
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None:
+            x = torch.where(mask.bool()[..., None], self.mask_encoding, x)
+        batch, channels, patches, samples = x.shape
+        time = self.proj_in(x.reshape(batch, 1, channels * patches, samples))  # (B, c, C*N, steps)
+        time = time.permute(0, 2, 1, 3).reshape(batch, channels, patches, -1)
+        # The tiny constant keeps the gradient of an all-zero patch at 0 instead of NaN.
+        spectrum = torch.sqrt((x @ self.cosine).square() + (x @ self.sine).square() + 1e-20)
+        embedded: Tensor = time + self.spectral_proj(spectrum)
+        position: Tensor = self.positional_encoding(embedded.permute(0, 3, 1, 2))
+        return embedded + position.permute(0, 2, 3, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (batch, length, width), parameters named as in ``nn.MultiheadAttention``."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        length, width = x.shape[1:]
+        qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = qkv.reshape(-1, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        mixed = nn.functional.scaled_dot_product_attention(
+            qkv[0], qkv[1], qkv[2], dropout_p=dropout
+        )  # (batch, heads, length, .)
+        projected: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(-1, length, width))
+        return projected
+
+
+class CrissCrossLayer(nn.Module):
+    """Pre-norm layer: half the features attend over channels within a patch, half over patches within a channel."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        half = config.d_model // 2
+        self.self_attn_s = Attention(half, config.heads // 2, config.dropout)
+        self.self_attn_t = Attention(half, config.heads // 2, config.dropout)
+        self.linear1 = nn.Linear(config.d_model, config.ffn)
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear2 = nn.Linear(config.ffn, config.d_model)
+        self.norm1 = nn.LayerNorm(config.d_model)
+        self.norm2 = nn.LayerNorm(config.d_model)
+        self.dropout1 = nn.Dropout(config.dropout)
+        self.dropout2 = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout1(self._criss_cross(self.norm1(x)))
+        hidden = self.dropout(nn.functional.gelu(self.linear1(self.norm2(x))))
+        mixed: Tensor = x + self.dropout2(self.linear2(hidden))
+        return mixed
+
+    def _criss_cross(self, x: Tensor) -> Tensor:
+        _, channels, patches, width = x.shape
+        half = width // 2
+        across = x[..., :half].transpose(1, 2).reshape(-1, channels, half)  # (B*N, C, half)
+        across = self.self_attn_s(across).reshape(-1, patches, channels, half).transpose(1, 2)
+        along = x[..., half:].reshape(-1, patches, half)  # (B*C, N, half)
+        along = self.self_attn_t(along).reshape(-1, channels, patches, half)
+        return torch.cat((across, along), dim=-1)
+
+
+class Layers(nn.Module):
+    """The stack of layers; no norm follows it. A module of its own for the published parameter names."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(CrissCrossLayer(config) for _ in range(config.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """(B, C, N, patch) to (B, C, N, d_model). EEG comes in microvolts / 100 at 200 Hz.
+
+    The positional convolution is all it knows about electrodes: the order of the channels matters.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embedding = PatchEmbedding(config)
+        self.encoder = Layers(config)
+        # Reconstructs a patch in pre-training; not used downstream.
+        self.proj_out = nn.Sequential(nn.Linear(config.d_model, config.patch))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encoded patches; ``mask`` (B, C, N) hides patches where it is true."""
+        encoded: Tensor = self.encoder(self.patch_embedding(x, mask))
+        return encoded
+
+    def reconstruct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What the network makes of every patch, (B, C, N, patch), with those under ``mask`` (B, C, N) hidden."""
+        reconstruction: Tensor = self.proj_out(self(x, mask))
+        return reconstruction
