@@ -1,0 +1,460 @@
+"""Streams of the lab streaming layer: ``lsl:type=EEG``, ``lsl:name=Muse,type=EEG``, ``lsl:source_id=...``.
+
+Conditions are joined by commas and must all hold: ``type`` (in any case), ``name``, ``source_id``, ``host``, ``uid``.
+``lsl:`` alone takes the only stream there is.
+
+LSL has neither authentication nor encryption, so only this machine is asked unless the address says ``lan``
+(``lsl:type=EEG,lan``) or a configuration of the user's own is found where liblsl looks for one: LSLAPICFG,
+``./lsl_api.cfg``, ``~/lsl_api/lsl_api.cfg``, ``/etc/lsl_api/lsl_api.cfg``; then that file decides alone. liblsl reads
+its configuration once in a process: ``lan`` on the first source counts for all, on a later one it is refused.
+
+What a stream says of itself is untrusted text: counts, rates and lengths are capped before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pylsl
+from numpy.typing import NDArray
+
+from devices.api import Chunk, DeviceError, Events, Item, StreamInfo
+
+RESOLVE_TIMEOUT = 5.0
+"""Seconds to wait for a stream that fits."""
+LISTEN = 0.7
+"""Seconds to listen at least: a second stream that fits may answer only to the second round of questions, at 0.5 s."""
+OPEN_TIMEOUT = 5.0
+CORRECTION_INTERVAL = 5.0
+BUFFER_SECONDS = 60
+
+MAX_CHANNELS = 1024
+MAX_RATE = 100_000.0
+MAX_DESCRIPTION = 1_000_000
+MAX_TEXT = 65_536
+MAX_NAME = 120
+MAX_LISTED = 8
+
+KEYS = ("type", "name", "source_id", "host", "uid")
+
+MACHINE = """[ports]
+IPv6 = disable
+[multicast]
+ResolveScope = machine
+ListenAddress = 127.0.0.1
+Interfaces = 127.0.0.1
+AddressesOverride = {127.0.0.1}
+[lab]
+KnownPeers = {127.0.0.1}
+[log]
+level = -2
+"""
+"""Asks and answers on the loopback only, yet finds and is found by LSL programs of this machine that use defaults."""
+
+_scope = ""
+_scope_lock = threading.Lock()
+
+
+def lsl_clock() -> float:
+    """Now on the session clock, seconds: LSL's ``local_clock``, monotonic, the same in every process of a machine."""
+    return float(pylsl.local_clock())
+
+
+def use_network(lan: bool = False) -> None:
+    """Fix how far LSL reaches in this process, before it is used for the first time; see the head of this file."""
+    global _scope
+    with _scope_lock:
+        if not _scope:
+            home = Path.home() / "lsl_api" / "lsl_api.cfg"
+            own = ("lsl_api.cfg", str(home), "/etc/lsl_api/lsl_api.cfg")
+            if os.environ.get("LSLAPICFG") or any(Path(path).is_file() for path in own):
+                _scope = "configured"
+            elif lan:
+                _scope = "lan"
+            else:
+                pylsl.set_config_content(MACHINE)
+                _scope = "machine"
+        elif lan and _scope == "machine":
+            raise DeviceError(
+                "lsl: this session already looks on this machine only; put ,lan on its first lsl: source."
+            )
+
+
+def discover(seconds: float = LISTEN, lan: bool = False) -> list[StreamInfo]:
+    """The streams there are right now, by name; channel labels and units are known only once a stream is opened."""
+    use_network(lan)
+    found = _listen({}, seconds, seconds)
+    return sorted((_describe(info, ()) for info in found if not _refusal(info)), key=lambda info: info.key)
+
+
+def connect(rest: str) -> LslDevice:
+    """The stream that fits the conditions in ``rest``, opened, its clock measured. Raises DeviceError."""
+    conditions, lan = _conditions(rest)
+    use_network(lan)
+    address = f"lsl:{rest}"
+    found = _listen(conditions, RESOLVE_TIMEOUT, LISTEN)
+    if not found:
+        there = _listen({}, LISTEN, LISTEN)
+        reach = "this machine" if _scope == "machine" else "the network"
+        now = f"{reach} has {_list(there)}" if there else f"{reach} has no stream at all"
+        advice = "start the source, or add ,lan to look beyond this machine" if reach == "this machine" else ""
+        raise DeviceError(
+            f"{address}: no such stream in {RESOLVE_TIMEOUT:g} s; right now {now}. "
+            f"{(advice or 'start the source').capitalize()}."
+        )
+    if len(found) > 1:
+        keys = [key for key in KEYS if len({_property(info, key) for info in found}) == len(found)]
+        raise DeviceError(
+            f"{address}: {len(found)} streams fit: {_list(found, uid=keys == ['uid'])}. "
+            f"Choose one by adding {_either(f'{key}=...' for key in keys)}."
+        )
+    try:
+        link = _Link(found[0])
+    except RuntimeError as error:  # the base of everything that pylsl raises
+        raise DeviceError(f"{address}: found, but it cannot be opened: {error} Restart the source.") from error
+    return LslDevice(address, found[0], link)
+
+
+class LslDevice:
+    """One LSL stream as a device: one inlet, a thread that watches the source's clock and finds a lost source again.
+
+    A source that goes away and comes back under the same name, type, source_id, host, channels and rate is taken up
+    again; the first chunk then says in ``lost`` how many samples the gap would have held. Meanwhile ``read`` gives
+    nothing and ``problem`` says why. Streams without a rate are events, whatever their format.
+    """
+
+    def __init__(self, address: str, found: pylsl.StreamInfo, link: _Link) -> None:
+        self._address = address
+        self._identity = _identity(found)
+        self._link: _Link | None = link
+        self._info = link.info
+        self._last = np.nan
+        self._refused = 0
+        self._again: queue.SimpleQueue[_Link] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._stop = False
+        self._failure: BaseException | None = None
+        self._keeper: threading.Thread | None = None
+        self.problem = ""
+        """One line while something is wrong, "" when all is well. May be read from any thread."""
+
+    @property
+    def streams(self) -> Sequence[StreamInfo]:
+        return (self._info,)
+
+    def __enter__(self) -> Self:
+        if self._link is None or self._keeper is not None:
+            raise DeviceError(f"{self._address}: a device is opened once.")
+        try:
+            self._link.inlet.open_stream(OPEN_TIMEOUT)
+        except RuntimeError as error:
+            raise DeviceError(f"{self._address}: found, but sends nothing: {error} Restart the source.") from error
+        self._keeper = threading.Thread(target=self._keep, name=f"clock of {self._info.key}", daemon=True)
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop = True
+        self._wake.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        if self._link is not None:
+            self._link.inlet.close_stream()
+        self._link = None
+
+    def read(self, timeout: float) -> list[Item]:
+        """What has come, at most one item; waits at most ``timeout`` seconds for the first sample."""
+        if self._failure is not None:
+            raise self._failure
+        link = self._link
+        if link is None:
+            try:
+                link = self._again.get(timeout=max(timeout, 0.0))
+            except queue.Empty:
+                return []
+            self._link = link
+            self.problem = ""
+        try:
+            samples, stamps = link.inlet.pull_chunk(timeout=timeout, min_samples=1, as_numpy=True)
+        except pylsl.util.LostError:
+            self._link = None
+            self.problem = f"{self._address}: the source has gone; waiting for it to come back"
+            self._wake.set()
+            return []
+        if not len(stamps):
+            return []
+        good = np.abs(stamps) < 1e11  # false for NaN and infinity
+        if not good.all():
+            self._refused += int(len(good) - good.sum())
+            samples, stamps = samples[good], stamps[good]
+            if not len(stamps):
+                return []
+        times = link.stamps.to_session(stamps, lsl_clock())
+        if link.stamps.unix:
+            self.problem = f"{self._address}: stamps are Unix time, taken to be this machine's clock"
+        if not self._info.rate:
+            return [Events(self._info.key, times, _texts(samples))]
+        values = np.asarray(samples, np.float32)
+        if link.scale is not None:
+            values = values * link.scale
+        lost, self._refused = self._refused, 0
+        if link.fresh:
+            link.fresh = False
+            if times[0] > self._last:  # false for the NaN before the first sample
+                lost += max(round((times[0] - self._last) * self._info.rate) - 1, 0)
+        self._last = float(times[-1])
+        return [Chunk(self._info.key, times, values, lost)]
+
+    def _keep(self) -> None:
+        try:
+            while not self._stop:
+                self._wake.wait(CORRECTION_INTERVAL)
+                self._wake.clear()
+                link = self._link
+                if self._stop:
+                    return
+                if link is None and self._again.empty():
+                    self._find_again()
+                elif link is not None:
+                    link.measure()
+        except BaseException as error:  # noqa: BLE001  (handed to the reader)
+            self._failure = error
+
+    def _find_again(self) -> None:
+        resolver = pylsl.ContinuousResolver(forget_after=2.0)
+        while not self._stop:
+            self._wake.wait(0.2)
+            fitting = [info for info in resolver.results() if _identity(info) == self._identity]
+            if len(fitting) > 1:
+                self.problem = f"{self._address}: the source has gone; not taken for it: {_list(fitting)}"
+            if len(fitting) != 1:
+                continue
+            try:
+                link = _Link(fitting[0])
+                link.inlet.open_stream(OPEN_TIMEOUT)
+            except (RuntimeError, DeviceError):
+                continue  # gone again already; go on looking
+            if link.info != self._info:
+                self.problem = f"{self._address}: the source came back with other channels; open it anew"
+                continue
+            self._again.put(link)
+            return
+
+
+class Stamps:
+    """Takes a source's stamps to the session clock by adding the measured offset between the two clocks.
+
+    The offset is measured now and then and differs by microseconds each time; applied at once it could put a sample
+    before its predecessor. So it follows the measurement by at most a quarter of a sample period a chunk. A difference
+    beyond 0.1 s is no error of measurement: the clocks were set, and the offset follows at once.
+    """
+
+    def __init__(self, rate: float, offset: float) -> None:
+        self._step = 0.25 / rate if rate else 0.1
+        self._applied = offset
+        self.measured = offset
+        """Seconds to be added; set by the thread that measures."""
+        self.unix = False
+        """Stamps were found to be seconds since 1970, as muselsl's are by default."""
+
+    def to_session(
+        self, stamps: NDArray[np.float64], now: float, unix: Callable[[], float] = time.time
+    ) -> NDArray[np.float64]:
+        """Session-clock times (n,) of finite ``stamps`` (n,); ``now`` is the session clock, ``unix`` since 1970."""
+        if not self.unix and stamps[0] + self._applied > 1e9 > now:
+            self.unix = True
+            self._applied = now - unix()
+        if not self.unix:
+            change = self.measured - self._applied
+            self._applied += change if abs(change) > 0.1 else min(max(change, -self._step), self._step)
+        return stamps + self._applied
+
+
+class _Link:
+    """An inlet, its description, and its clock, measured before anything is read."""
+
+    def __init__(self, found: pylsl.StreamInfo) -> None:
+        refusal = _refusal(found)
+        if refusal:
+            raise DeviceError(f"lsl: {_label(found)}: {refusal}.")
+        self.inlet = pylsl.StreamInlet(found, max_buflen=BUFFER_SECONDS, recover=False, as_numpy=True)
+        full = self.inlet.info(OPEN_TIMEOUT)
+        size = len(full.as_xml())
+        if size > MAX_DESCRIPTION:
+            raise DeviceError(f"lsl: {_label(found)}: describes itself in {size / 1e6:.1f} MB, the limit is 1 MB.")
+        rows = _channels(full)
+        self.info = _describe(full, rows)
+        factors = [_VOLTS.get(row.unit, 1.0) / _VOLTS.get(self.info.unit, 1.0) for row in rows]
+        mixed = self.info.unit in _VOLTS and any(row.unit in _VOLTS and row.unit != self.info.unit for row in rows)
+        self.scale = np.array(factors, np.float32) if mixed else None
+        self.stamps = Stamps(self.info.rate, float(self.inlet.time_correction(OPEN_TIMEOUT)))
+        self.fresh = True
+
+    def measure(self) -> None:
+        try:
+            self.stamps.measured = float(self.inlet.time_correction(1.0))
+        except RuntimeError:
+            return  # no answer: the last measurement stands, and the reader notices when the source has gone
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    label: str
+    unit: str
+
+
+_UNITS = {
+    **dict.fromkeys(("microvolts", "microvolt", "uv", "µv", "μv", "-6"), "uV"),
+    **dict.fromkeys(("millivolts", "millivolt", "mv", "-3"), "mV"),
+    **dict.fromkeys(("volts", "volt", "v", "0"), "V"),
+    **dict.fromkeys(("none", "na", "n/a"), ""),
+}
+_VOLTS = {"uV": 1e-6, "mV": 1e-3, "V": 1.0}
+
+
+def unit_name(text: str) -> str:
+    """The short name of a unit as sources spell it; numbers are the powers of ten that MNE-LSL writes.
+
+    >>> [unit_name(text) for text in ("microvolts", "-6", " V", "bpm", "")]
+    ['uV', 'uV', 'V', 'bpm', '']
+    """
+    text = _clean(text, 16)
+    return _UNITS.get(text.lower(), text)
+
+
+def _conditions(rest: str) -> tuple[dict[str, str], bool]:
+    conditions: dict[str, str] = {}
+    lan = False
+    for part in (part.strip() for part in rest.split(",")):
+        key, equals, value = part.partition("=")
+        if part == "lan":
+            lan = True
+        elif equals and key in KEYS and value and key not in conditions:
+            conditions[key] = value
+        elif part:
+            raise DeviceError(
+                f"lsl:{rest}: {part!r} is not understood. "
+                f"Write lsl:type=EEG,name=Muse with conditions of {', '.join(KEYS)}, each once; "
+                "lan looks beyond this machine."
+            )
+    return conditions, lan
+
+
+def _listen(conditions: Mapping[str, str], timeout: float, least: float) -> list[pylsl.StreamInfo]:
+    """The streams that fit; returns after ``least`` seconds when there is one, else after ``timeout``."""
+    resolver = pylsl.ContinuousResolver(forget_after=timeout)
+    start = time.monotonic()
+    while True:
+        time.sleep(0.05)
+        waited = time.monotonic() - start
+        if waited < least:
+            continue
+        fitting = [info for info in resolver.results() if _fits(info, conditions)]
+        if fitting or waited >= timeout:
+            return fitting
+
+
+def _property(info: pylsl.StreamInfo, key: str) -> str:
+    return str(info.hostname() if key == "host" else getattr(info, key)())
+
+
+def _fits(info: pylsl.StreamInfo, conditions: Mapping[str, str]) -> bool:
+    for key, wanted in conditions.items():
+        there = _property(info, key)
+        if there != wanted and not (key == "type" and there.lower() == wanted.lower()):
+            return False
+    return True
+
+
+def _identity(info: pylsl.StreamInfo) -> tuple[object, ...]:
+    texts = tuple(_property(info, key) for key in ("name", "type", "source_id", "host"))
+    return (*texts, info.channel_count(), info.nominal_srate(), info.channel_format())
+
+
+def _refusal(info: pylsl.StreamInfo) -> str:
+    count, rate = info.channel_count(), info.nominal_srate()
+    if not 1 <= count <= MAX_CHANNELS:
+        return f"has {count} channels, the limit is {MAX_CHANNELS}"
+    if not 0 <= rate <= MAX_RATE:  # false for NaN
+        return f"has a rate of {rate:g} Hz, the limit is {MAX_RATE:g}"
+    return ""
+
+
+def _clean(text: str, limit: int = MAX_NAME) -> str:
+    """Text from outside as one printable line of at most ``limit`` characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:limit]).strip()
+
+
+def _label(info: pylsl.StreamInfo) -> str:
+    return f"{_clean(info.name())!r}"
+
+
+def _list(infos: Sequence[pylsl.StreamInfo], uid: bool = False) -> str:
+    lines = []
+    for info in sorted(infos, key=lambda info: (str(info.name()), str(info.type())))[:MAX_LISTED]:
+        rate = f"{info.nominal_srate():g} Hz" if info.nominal_srate() else "no rate"
+        ending = f" uid={_clean(info.uid())}" if uid else ""
+        lines.append(
+            f"{_label(info)} (type={_clean(info.type())}, {info.channel_count()} ch, {rate}, "
+            f"host={_clean(info.hostname())}, source_id={_clean(info.source_id())}{ending})"
+        )
+    more = len(infos) - len(lines)
+    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def _either(words: Iterable[str]) -> str:
+    return " or ".join(words)
+
+
+def _channels(full: pylsl.StreamInfo) -> tuple[_Row, ...]:
+    """Label and unit of every channel; what the description lacks is numbered and without unit."""
+    rows: list[_Row] = []
+    taken: Counter[str] = Counter()
+    node = full.desc().child("channels").child("channel")
+    for index in range(full.channel_count()):
+        label = "" if node.empty() else _clean(node.child_value("label"))
+        unit = "" if node.empty() else unit_name(node.child_value("unit"))
+        label = label or f"{index + 1}"
+        taken[label] += 1
+        rows.append(_Row(label if taken[label] == 1 else f"{label}#{taken[label]}", unit))
+        if not node.empty():
+            node = node.next_sibling("channel")
+    return tuple(rows)
+
+
+def _describe(info: pylsl.StreamInfo, rows: Sequence[_Row]) -> StreamInfo:
+    kind = _clean(info.type()).lower() or "unknown"
+    name = _clean(info.name())
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:40]
+    known = Counter(row.unit for row in rows if row.unit).most_common(1)
+    events = info.channel_format() == pylsl.cf_string
+    again = [f"{key}={_property(info, key)}" for key in ("type", "name", "source_id") if _property(info, key)]
+    return StreamInfo(
+        key=f"{plain}/{kind}",
+        kind=kind,
+        channels=tuple(row.label for row in rows) or tuple(f"{index + 1}" for index in range(info.channel_count())),
+        rate=0.0 if events else float(info.nominal_srate()),
+        unit=known[0][0] if known else "",
+        name=name,
+        source=_clean("lsl:" + ",".join(part for part in again if "," not in part), 3 * MAX_NAME),
+    )
+
+
+def _texts(samples: NDArray[Any]) -> tuple[str, ...]:
+    """One text per sample: channels joined by a comma, numbers as short as they can be said."""
+    return tuple(", ".join(_text(value) for value in row) for row in samples.tolist())
+
+
+def _text(value: bytes | int | float) -> str:
+    if isinstance(value, bytes):
+        return value[:MAX_TEXT].decode("utf-8", errors="replace")
+    return str(value) if isinstance(value, int) else f"{value:.9g}"

@@ -1,0 +1,252 @@
+"""The LSL device against real outlets in processes of their own, on the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from devices.api import Chunk, DeviceError, Events, open_device
+from devices.lsl import Stamps, discover, unit_name
+
+# An outlet that waits for its reader, pushes what it is told at once, and lives until its standard input closes.
+SOURCE = """
+import json, sys
+import numpy as np
+import pylsl
+
+spec = json.loads(sys.argv[1])
+info = pylsl.StreamInfo(spec["name"], spec["type"], spec["channels"], spec["rate"], spec["format"], spec["source_id"])
+if spec["labels"]:
+    info.set_channel_labels(spec["labels"])
+    info.set_channel_units(spec["units"])
+outlet = pylsl.StreamOutlet(info)
+start = pylsl.local_clock()
+print(start, flush=True)
+if spec["texts"]:
+    outlet.wait_for_consumers(20)
+    for index, text in enumerate(spec["texts"]):
+        outlet.push_sample([text], start + index)
+elif spec["samples"] and outlet.wait_for_consumers(20):
+    counter = np.arange(spec["samples"])
+    values = counter[:, None] * spec["channels"] + np.arange(spec["channels"])
+    stamps = start + counter / spec["rate"]
+    stamps[spec["bad_stamps"]] = np.nan
+    at = 0
+    for size in [1, 7, 32, 250, 1, 1024, 3] * spec["samples"]:
+        if at >= spec["samples"]:
+            break
+        outlet.push_chunk(values[at:at + size].astype(np.float32), stamps[at:at + size].tolist())
+        at += size
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def source(**spec):
+    """A running outlet; gives its name and the session time of its first sample."""
+    spec = {
+        "name": f"test-{uuid.uuid4().hex[:8]}",
+        "type": "EEG",
+        "channels": 4,
+        "rate": 250.0,
+        "format": "float32",
+        "source_id": uuid.uuid4().hex,
+        "labels": None,
+        "units": None,
+        "texts": None,
+        "samples": 0,
+        "bad_stamps": [],
+        **spec,
+    }
+    command = [sys.executable, "-c", SOURCE, json.dumps(spec)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield spec["name"], float(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def read(device, enough, seconds=15.0):
+    """Items until ``enough(items)``; the deadline only keeps a failing test from hanging."""
+    items = []
+    deadline = time.monotonic() + seconds
+    while not enough(items) and time.monotonic() < deadline:
+        items += device.read(0.1)
+    return items
+
+
+def samples(items):
+    return sum(len(item.times) for item in items)
+
+
+def test_every_sample_arrives_once_in_order_and_at_its_time():
+    labels = ["Fp1", "Fp2", "Cz", "Pz"]
+    with source(samples=5000, labels=labels, units="microvolts") as (name, start):
+        device = open_device(f"lsl:type=eeg,name={name}")
+        assert device.streams[0].channels == tuple(labels)
+        assert (device.streams[0].kind, device.streams[0].unit, device.streams[0].rate) == ("eeg", "uV", 250.0)
+        with device:
+            items = read(device, lambda items: samples(items) >= 5000)
+            assert device.read(0.05) == []
+    assert all(isinstance(item, Chunk) and item.stream == device.streams[0].key for item in items)
+    values = np.concatenate([item.data for item in items])
+    times = np.concatenate([item.times for item in items])
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, np.arange(20000, dtype=np.float32).reshape(5000, 4))
+    np.testing.assert_allclose(times, start + np.arange(5000) / 250.0, atol=2e-3)  # one machine: the clocks are one
+    assert np.all(np.diff(times) > 0)
+    assert [item.lost for item in items] == [0] * len(items)
+    assert device.problem == ""
+
+
+def test_samples_without_a_time_are_counted_as_lost_and_units_are_brought_to_one():
+    spec = {"channels": 3, "labels": ["A", "B", "C"], "units": ["-6", "mV", "uV"]}
+    with (
+        source(samples=100, bad_stamps=[40, 41, 42], **spec) as (name, _),
+        open_device(f"lsl:name={name}") as device,
+    ):
+        items = read(device, lambda items: samples(items) >= 97)
+    assert samples(items) == 97
+    assert sum(item.lost for item in items) == 3
+    assert device.streams[0].unit == "uV"
+    np.testing.assert_allclose(items[0].data[0], [0.0, 1000.0, 2.0])
+
+
+def test_a_source_that_comes_back_is_taken_up_again_and_the_gap_is_counted():
+    twice = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": uuid.uuid4().hex, "samples": 50}
+    with ExitStack() as stack:
+        with source(**twice) as (name, _):
+            device = stack.enter_context(open_device(f"lsl:name={name}"))
+            before = read(device, lambda items: samples(items) >= 50)
+        assert read(device, lambda items: bool(device.problem)) == []
+        assert "gone" in device.problem
+        with source(**twice) as (_, start):
+            after = read(device, lambda items: samples(items) >= 50)
+    assert samples(before) == samples(after) == 50
+    assert device.problem == ""
+    gap = after[0].times[0] - before[-1].times[-1]
+    assert after[0].times[0] == pytest.approx(start, abs=2e-3)
+    assert after[0].lost == round(gap * 250.0) - 1
+    assert all(item.lost == 0 for item in after[1:])
+
+
+def test_text_markers_become_events():
+    texts = ["rest", "Aufgabe: zählen", ""]
+    with (
+        source(type="Markers", channels=1, rate=0.0, format="string", texts=texts) as (name, start),
+        open_device(f"lsl:name={name}") as device,
+    ):
+        items = read(device, lambda items: samples(items) >= 3)
+    assert (device.streams[0].kind, device.streams[0].rate) == ("markers", 0.0)
+    assert all(isinstance(item, Events) for item in items)
+    assert [label for item in items for label in item.labels] == texts
+    np.testing.assert_allclose(np.concatenate([item.times for item in items]), start + np.arange(3), atol=2e-3)
+
+
+def test_number_markers_become_events_with_text():
+    with (
+        source(type="Markers", channels=1, rate=0.0, format="int32", texts=[7, -1]) as (name, _),
+        open_device(f"lsl:name={name}") as device,
+    ):
+        items = read(device, lambda items: samples(items) >= 2)
+    assert [label for item in items for label in item.labels] == ["7", "-1"]
+
+
+def test_several_candidates_are_listed_with_how_to_choose():
+    kind = f"T{uuid.uuid4().hex[:8]}"
+    with source(type=kind) as (first, _), source(type=kind) as (second, _):
+        with pytest.raises(DeviceError) as refused:
+            open_device(f"lsl:type={kind}")
+        found = {info.name: info for info in discover()}
+    line = str(refused.value)
+    assert "\n" not in line
+    assert all(word in line for word in ("2 streams fit", first, second, "host=", "source_id=", "adding name=..."))
+    assert found[first].kind == kind.lower()
+    assert len(found[first].channels) == 4
+
+
+def test_no_candidate_says_what_there_is_instead(monkeypatch):
+    monkeypatch.setattr("devices.lsl.RESOLVE_TIMEOUT", 1.0)
+    with source() as (name, _), pytest.raises(DeviceError) as refused:
+        open_device("lsl:name=nobody")
+    line = str(refused.value)
+    assert "\n" not in line
+    assert "lsl:name=nobody: no such stream in 1 s" in line
+    assert f"'{name}'" in line
+
+
+@pytest.mark.parametrize(("spec", "words"), [({"channels": 1025}, "1025 channels"), ({"rate": 200_000.0}, "200000 Hz")])
+def test_absurd_streams_are_refused(spec, words):
+    with source(**spec) as (name, _), pytest.raises(DeviceError, match=words):
+        open_device(f"lsl:name={name}")
+
+
+@pytest.mark.parametrize("rest", ["color=red", "type", "type=", "type=EEG,type=ECG"])
+def test_an_address_that_is_not_understood_says_how_to_write_it(rest):
+    with pytest.raises(DeviceError, match="Write lsl:type=EEG"):
+        open_device(f"lsl:{rest}")
+
+
+def test_without_a_configuration_only_this_machine_is_asked(tmp_path):
+    script = """
+import pylsl
+from devices.api import DeviceError
+from devices.lsl import discover, use_network
+use_network()
+outlet = pylsl.StreamOutlet(pylsl.StreamInfo("mine", "EEG", 1, 1.0, "float32", "only-here"))
+print([info.name for info in discover()])
+try:
+    use_network(lan=True)
+except DeviceError as error:
+    print(error)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "LSLAPICFG"}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=True)
+    names, refusal = done.stdout.splitlines()
+    assert "mine" in names
+    assert "put ,lan on its first" in refusal
+
+
+def test_a_new_offset_never_puts_a_sample_before_its_predecessor():
+    stamps = Stamps(rate=1000.0, offset=0.0)
+    times = []
+    for chunk in range(100):
+        stamps.measured = 0.003 * (-1) ** (chunk // 20)  # three sample periods back and forth
+        times.append(stamps.to_session(np.arange(chunk * 4, chunk * 4 + 4) / 1000.0, now=0.0))
+    assert np.all(np.diff(np.concatenate(times)) > 0)
+    assert times[-1][-1] == pytest.approx(0.399 + 0.003)
+
+
+def test_a_clock_that_was_set_is_followed_at_once():
+    stamps = Stamps(rate=250.0, offset=0.0)
+    stamps.measured = -3600.0
+    assert stamps.to_session(np.array([7200.0]), now=3600.0)[0] == 3600.0
+
+
+def test_unix_stamps_are_recognised():
+    stamps = Stamps(rate=250.0, offset=0.0)
+    times = stamps.to_session(np.array([1.7e9 - 0.5]), now=5000.0, unix=lambda: 1.7e9)
+    assert stamps.unix
+    assert times[0] == pytest.approx(4999.5)
+
+
+def test_units_are_understood_as_labs_spell_them():
+    assert [unit_name(text) for text in ("Microvolts", "µV", "-3", "0", "none", "beats per minute")] == [
+        "uV",
+        "uV",
+        "mV",
+        "V",
+        "",
+        "beats per minute",
+    ]
