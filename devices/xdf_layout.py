@@ -1,0 +1,84 @@
+"""What the reader and the writer of XDF agree on, and the words insula uses in its own records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from xml.etree import ElementTree as ET
+
+import numpy as np
+
+
+class XdfError(Exception):
+    """A file that cannot be read or written: file, what, where (byte), what to do. One line."""
+
+
+MAGIC = b"XDF:"
+BOUNDARY = bytes.fromhex("43A546DCCBF5410FB30ED5467383CBE4")
+TAG_FILE_HEADER, TAG_STREAM_HEADER, TAG_SAMPLES, TAG_OFFSET, TAG_BOUNDARY, TAG_STREAM_FOOTER = range(1, 7)
+FORMATS: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
+    {
+        "float32": np.dtype(np.float32),
+        "double64": np.dtype(np.float64),
+        "int8": np.dtype(np.int8),
+        "int16": np.dtype(np.int16),
+        "int32": np.dtype(np.int32),
+        "int64": np.dtype(np.int64),
+    }
+)
+"""Channel formats of numbers; the other one is "string"."""
+
+# insula's own records. A string stream of this type and name says that a file is one; its texts are the events
+# below. A replay delivers such a file's chunks exactly in file order, so that it is the session's item sequence again.
+SESSION_TYPE = "Session"
+SESSION_NAME = "insula"
+AFFECT_TYPE = "Affect"
+"""Stream type of the estimates, in records and on LSL. Not delivered as a signal when a record is replayed."""
+MARKERS_TYPE = "Markers"
+EVENT_TICK = "tick"
+"""``tick <repr of seconds>``: a Tick was given to the session at this place."""
+EVENT_SKIPPED = "skipped"
+"""``skipped <repr of t_end>``: the model was too slow for this window."""
+EVENT_LOST = "lost"
+"""``lost <samples> <stream key>``: the next chunk of that stream has ``lost`` set to this."""
+OWN_DESC = "insula"
+"""Below ``<desc>`` of a recorded stream: ``<insula><key/><kind/></insula>``, the StreamInfo it was in the session."""
+
+MAX_XML = 4 << 20
+MAX_DEPTH = 64
+
+
+class _Builder(ET.TreeBuilder):
+    """Refuses what an honest header never has, before it costs anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = 0
+
+    def doctype(self, *_: str) -> None:
+        raise ValueError("a DOCTYPE is not allowed")
+
+    def start(self, tag: str, attrs: dict[str, str], /) -> ET.Element:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        return super().start(tag, attrs)
+
+    def end(self, tag: str, /) -> ET.Element:
+        self._depth -= 1
+        return super().end(tag)
+
+
+def parse_xml(text: str) -> ET.Element:
+    """The root element of a chunk's XML. Raises ValueError in words; refuses DTDs, depth and size without sense."""
+    if len(text) > MAX_XML:
+        raise ValueError(f"{len(text)} characters of XML, more than {MAX_XML}")
+    try:
+        return ET.fromstring(text, ET.XMLParser(target=_Builder()))
+    except ET.ParseError as error:
+        raise ValueError(str(error)) from None
+
+
+def child_text(element: ET.Element, path: str) -> str:
+    """The stripped text at ``path`` below an element, "" when it is missing or empty."""
+    return (element.findtext(path) or "").strip()

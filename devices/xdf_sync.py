@@ -1,0 +1,94 @@
+"""From clock offsets to one clock: what a recorder measured between a stream's clock and its own, made into lines.
+
+Pure. The rules are those of pyxdf (resets cut the offsets into segments, a line that is robust against single bad
+measurements is laid through each), so that a file reads the same here and there; the line is the exact minimum of the
+Huber loss (Huber 1964), where pyxdf stops an ADMM iteration after 1000 steps.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+HUBER = 1e-4
+"""Seconds beyond which an offset counts as an outlier: LSL measures to about 0.1 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Offset at stream time t: ``middle + slope * (t - centre)``, seconds."""
+
+    centre: float
+    middle: float
+    slope: float
+
+    def apply(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``times`` (n,) on the recorder's clock. A line of zero leaves them as they are, to the last bit."""
+        if self.middle == 0.0 and self.slope == 0.0:
+            return times
+        return times + (self.middle + self.slope * (times - self.centre))
+
+
+def _glitches(steps: NDArray[np.float64], deviations: float, seconds: float) -> NDArray[np.bool_]:
+    away = np.abs(steps - np.median(steps))
+    spread = float(np.median(away)) + float(np.finfo(float).eps)
+    return np.logical_and(away / spread > deviations, away > seconds)
+
+
+def segments(times: NDArray[np.float64], values: NDArray[np.float64]) -> list[slice]:
+    """Stretches of offsets between resets of the stream's clock.
+
+    A reset is time running backwards, or a late measurement (5 s and 5 median deviations) together with a jump of the
+    offset (1 s and 10 median deviations).
+    """
+    if len(times) < 2:
+        return [slice(0, len(times))] if len(times) else []
+    dt, dv = np.diff(times), np.diff(values)
+    reset = (dt < 0) | (_glitches(dt, 5.0, 5.0) & _glitches(dv, 10.0, 1.0))
+    edges = [0, *(np.flatnonzero(reset) + 1).tolist(), len(times)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def robust_line(times: NDArray[np.float64], values: NDArray[np.float64]) -> Line:
+    """The line through (n,) offsets that minimises the Huber loss, by reweighted least squares from the L2 line."""
+    centre = float(times.mean())
+    x = times - centre
+    reach = float(np.abs(x).max())
+    if len(times) == 1 or reach == 0.0:
+        return Line(0.0, float(np.median(values)), 0.0)
+    base = float(np.median(values))
+    y = values - base
+    weights = np.ones_like(y)
+    middle = slope = 0.0
+    for _ in range(500):
+        total = weights.sum()
+        mx, my = (weights @ x) / total, (weights @ y) / total
+        spread = weights @ (x - mx) ** 2
+        new_slope = float((weights @ ((x - mx) * (y - my))) / spread) if spread > 0 else 0.0
+        new_middle = float(my - new_slope * mx)
+        moved = abs(new_middle - middle) + abs(new_slope - slope) * reach
+        middle, slope = new_middle, new_slope
+        if moved < 1e-13:
+            break
+        weights = HUBER / np.maximum(np.abs(y - middle - slope * x), HUBER)
+    return Line(centre, base + middle, slope)
+
+
+def last_is_corrupt(times: NDArray[np.float64], values: NDArray[np.float64]) -> bool:
+    """Whether the last of the offsets stands out by its time or its value.
+
+    An outlet destroyed while it is recorded leaves one such offset and samples beyond the footer's count (pylsl #67,
+    liblsl #246). On its own it proves nothing: a clock reset looks the same.
+    """
+    if len(times) < 3:
+        return False
+    steps = np.diff(times)
+    usual, last = float(np.median(steps[:-1])), abs(float(steps[-1]))
+    if (last > 10.0 * usual) if usual > 0 else last > 0:
+        return True
+    middle = float(np.median(values[:-1]))
+    deviation = float(np.median(np.abs(values[:-1] - middle)))
+    return deviation > float(np.finfo(float).eps) and abs(float(values[-1]) - middle) > 10.0 * 1.4826 * deviation

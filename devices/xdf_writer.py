@@ -1,0 +1,290 @@
+"""Writing XDF 1.0 so that a crash, a full disk or a power cut costs as little as can be."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self, TypeAlias
+from xml.etree import ElementTree as ET
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from devices.xdf_layout import (
+    BOUNDARY,
+    FORMATS,
+    MAGIC,
+    TAG_BOUNDARY,
+    TAG_FILE_HEADER,
+    TAG_OFFSET,
+    TAG_SAMPLES,
+    TAG_STREAM_FOOTER,
+    TAG_STREAM_HEADER,
+    XdfError,
+)
+
+Desc: TypeAlias = "Mapping[str, str | Desc]"
+"""What goes below ``<desc>``: element name -> text or more of it."""
+
+BOUNDARY_EVERY = 10.0
+# Characters XML 1.0 has no way to write, and the carriage return, which parsers turn into a line feed.
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ELEMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+
+def _element(parent: ET.Element, name: str, text: str) -> ET.Element:
+    child = ET.SubElement(parent, name)
+    child.text = _NOT_XML.sub("\ufffd", text)
+    return child
+
+
+def _fill(parent: ET.Element, content: Desc) -> None:
+    for name, inner in content.items():
+        if not _ELEMENT_NAME.fullmatch(name):
+            raise ValueError(f"desc: {name!r} cannot be the name of an XML element")
+        if isinstance(inner, str):
+            _element(parent, name, inner)
+        else:
+            _fill(ET.SubElement(parent, name), inner)
+
+
+def _xml(root: ET.Element) -> bytes:
+    body: str = ET.tostring(root, encoding="unicode")
+    return b'<?xml version="1.0"?>' + body.encode("utf-8")
+
+
+def _varlen(value: int) -> bytes:
+    """A variable-length integer as its bytes: width 1, 4 or 8.
+
+    >>> _varlen(7), _varlen(300)
+    (b'\\x01\\x07', b'\\x04,\\x01\\x00\\x00')
+    """
+    if value < 1 << 8:
+        return struct.pack("<BB", 1, value)
+    return struct.pack("<BI", 4, value) if value < 1 << 32 else struct.pack("<BQ", 8, value)
+
+
+class _Stream:
+    """What the writer keeps of a stream until its footer."""
+
+    def __init__(self, layout: np.dtype[np.void] | None, channels: int, plain: np.dtype[np.generic] | None) -> None:
+        self.layout = layout
+        self.plain = plain
+        self.channels = channels
+        self.samples = 0
+        self.first = self.last = 0.0
+
+
+class XdfWriter:
+    """A new XDF file that grows by whole chunks. A context manager; used from one thread.
+
+    Each call hands one whole chunk to the operating system before it returns, unbuffered: killing the program loses
+    nothing that was written, a power cut at most what came since the last boundary (every 10 s by ``now``, with
+    fsync). When the disk is full the file is cut back to its last whole chunk and XdfError is raised; the writer stays
+    usable, so that a later attempt may succeed. Never overwrites.
+    """
+
+    def __init__(
+        self, path: str | Path, *, now: Callable[[], float] = time.monotonic, created: datetime | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._now = now
+        self._streams: dict[int, _Stream] = {}
+        self._size = 0
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        try:
+            self._file: int | None = os.open(self.path, flags, 0o644)
+        except FileExistsError:
+            raise XdfError(f"{self.path}: exists already, nothing is overwritten. Choose another name.") from None
+        except OSError as error:
+            raise XdfError(f"{self.path}: cannot be made ({error.strerror}). Check folder and rights.") from error
+        self._boundary_at = now()
+        root = ET.Element("info")
+        _element(root, "version", "1.0")
+        _element(root, "datetime", (created or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S%z"))
+        try:
+            self._append(MAGIC + self._chunk(TAG_FILE_HEADER, None, _xml(root)))
+        except BaseException:
+            os.close(self._file)
+            self.path.unlink(missing_ok=True)  # made above, by this call
+            raise
+
+    @property
+    def bytes_written(self) -> int:
+        return self._size
+
+    def add_stream(
+        self,
+        *,
+        name: str,
+        type: str,  # noqa: A002 - XDF's own word
+        channels: Sequence[str],
+        rate: float,
+        format: str,  # noqa: A002 - XDF's own word
+        unit: str = "",
+        source_id: str = "",
+        desc: Desc | None = None,
+    ) -> int:
+        """Announce a stream and return its id. May be called at any time before the stream's first samples.
+
+        ``format`` is one of XDF's: float32, double64, int8, int16, int32, int64, string; ``rate`` in Hz, 0.0 when
+        irregular; ``desc`` is put below ``<desc>`` beside channels and synchronisation.
+        """
+        if not name.strip():
+            raise ValueError("a stream needs a name: other readers fail without one")
+        if not channels:
+            raise ValueError(f"{name}: a stream needs channels")
+        if format != "string" and format not in FORMATS:
+            raise ValueError(f"{name}: {format!r} is not one of {', '.join(FORMATS)}, string")
+        if not (np.isfinite(rate) and rate >= 0):
+            raise ValueError(f"{name}: {rate} is not a rate in Hz")
+        if desc and desc.keys() & {"channels", "synchronization"}:
+            raise ValueError(f"{name}: channels and synchronization are described by the writer")
+        root = ET.Element("info")
+        for tag, text in (
+            ("name", name),
+            ("type", type),
+            ("channel_count", str(len(channels))),
+            ("nominal_srate", repr(float(rate))),
+            ("channel_format", format),
+            ("source_id", source_id),
+        ):
+            _element(root, tag, text)
+        below = ET.SubElement(root, "desc")
+        group = ET.SubElement(below, "channels")
+        for label in channels:
+            channel = ET.SubElement(group, "channel")
+            for tag, text in (("label", label), ("unit", unit), ("type", type)):
+                _element(channel, tag, text)
+        # Without this pyxdf lays one straight line through the stamps and smears every dropout over the recording.
+        _element(ET.SubElement(below, "synchronization"), "can_drop_samples", "true")
+        _fill(below, desc or {})
+        number = len(self._streams) + 1
+        plain = FORMATS.get(format)
+        layout = None
+        if plain is not None:
+            layout = np.dtype([("flag", "u1"), ("time", "<f8"), ("value", plain.newbyteorder("<"), (len(channels),))])
+        self._write(self._chunk(TAG_STREAM_HEADER, number, _xml(root)))
+        self._streams[number] = _Stream(layout, len(channels), plain)
+        return number
+
+    def write(self, stream_id: int, times: ArrayLike, values: ArrayLike) -> None:
+        """Append one chunk: ``times`` (n,) seconds and ``values`` (n, channels), which the format must be able to hold.
+
+        Nothing is written for n = 0.
+        """
+        stream = self._streams[stream_id]
+        if stream.layout is None or stream.plain is None:
+            raise ValueError(f"stream {stream_id} holds texts: use write_strings")
+        stamps, samples = np.asarray(times, dtype=np.float64), np.asarray(values)
+        if stamps.ndim != 1 or samples.shape != (len(stamps), stream.channels):
+            raise ValueError(f"stamps {stamps.shape} and values {samples.shape} do not fit {stream.channels} channels")
+        if not np.can_cast(samples.dtype, stream.plain, "same_kind"):
+            raise ValueError(f"values {samples.dtype} do not fit a stream of {stream.plain}")
+        if not len(stamps):
+            return
+        records = np.empty(len(stamps), dtype=stream.layout)
+        records["flag"] = 8
+        records["time"] = stamps
+        records["value"] = samples
+        self._write_samples(stream_id, stamps, records.tobytes())
+
+    def write_strings(self, stream_id: int, times: ArrayLike, labels: Sequence[str]) -> None:
+        """Append one chunk of texts: ``times`` (n,) seconds and as many ``labels``. Nothing is written for n = 0."""
+        stream = self._streams[stream_id]
+        stamps = np.asarray(times, dtype=np.float64)
+        if stream.layout is not None or stream.channels != 1:
+            raise ValueError(f"stream {stream_id} is not a string stream of one channel")
+        if stamps.shape != (len(labels),):
+            raise ValueError(f"{stamps.shape} stamps for {len(labels)} texts")
+        if not len(stamps):
+            return
+        parts = []
+        for stamp, label in zip(stamps.tolist(), labels, strict=True):
+            text = label.encode("utf-8", "replace")
+            parts += [struct.pack("<Bd", 8, stamp), _varlen(len(text)), text]
+        self._write_samples(stream_id, stamps, b"".join(parts))
+
+    def write_offset(self, stream_id: int, time: float, offset: float) -> None:
+        """Append one measured clock offset: ``time`` on the stream's clock, recorder's clock minus stream's clock."""
+        if stream_id not in self._streams or not (np.isfinite(time) and np.isfinite(offset)):
+            raise ValueError(f"stream {stream_id}: ({time}, {offset}) is not a clock offset")
+        self._write(self._chunk(TAG_OFFSET, stream_id, struct.pack("<2d", time, offset)))
+
+    def _write_samples(self, number: int, stamps: NDArray[np.float64], content: bytes) -> None:
+        self._write(self._chunk(TAG_SAMPLES, number, struct.pack("<BI", 4, len(stamps)) + content))
+        stream = self._streams[number]
+        if not stream.samples:
+            stream.first = float(stamps[0])
+        stream.last = float(stamps[-1])
+        stream.samples += len(stamps)
+
+    @staticmethod
+    def _chunk(tag: int, number: int | None, content: bytes) -> bytes:
+        head = struct.pack("<H", tag) if number is None else struct.pack("<HI", tag, number)
+        return _varlen(len(head) + len(content)) + head + content
+
+    def _write(self, chunk: bytes) -> None:
+        if self._now() - self._boundary_at >= BOUNDARY_EVERY:
+            self._append(self._chunk(TAG_BOUNDARY, None, BOUNDARY))
+            self._sync()
+            self._boundary_at = self._now()
+        self._append(chunk)
+
+    def _append(self, block: bytes) -> None:
+        """Hand a whole chunk to the operating system, or leave the file as it was."""
+        if self._file is None:
+            raise XdfError(f"{self.path}: is closed, nothing more can be written.")
+        rest = memoryview(block)
+        try:
+            while rest:  # the system takes a chunk in one piece except where the disk fills or a limit is near
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            try:
+                os.ftruncate(self._file, self._size)
+                kept = "cut back to its last whole chunk"
+            except OSError as worse:
+                kept = f"could not be cut back ({worse.strerror})"
+            raise XdfError(
+                f"{self.path}: a chunk of {len(block)} bytes at byte {self._size} could not be written "
+                f"({error.strerror}); the file was {kept}. Free disk space or record elsewhere."
+            ) from error
+        self._size += len(block)
+
+    def _sync(self) -> None:
+        if self._file is None:
+            return
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise XdfError(
+                f"{self.path}: the disk does not confirm what was written up to byte {self._size} "
+                f"({error.strerror}). Check the disk and record elsewhere."
+            ) from error
+
+    def close(self) -> None:
+        """Write the footers, fsync and close. The file is closed even when this raises. May be called again."""
+        if self._file is None:
+            return
+        try:
+            for number, stream in self._streams.items():
+                root = ET.Element("info")
+                _element(root, "first_timestamp", repr(stream.first))
+                _element(root, "last_timestamp", repr(stream.last))
+                _element(root, "sample_count", str(stream.samples))
+                self._append(self._chunk(TAG_STREAM_FOOTER, number, _xml(root)))
+            self._sync()
+        finally:
+            file, self._file = self._file, None
+            os.close(file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
