@@ -5,8 +5,8 @@ modality beside the other; a modality that is not used is replaced by a learned 
 either may be missing. Everything, scaling included, is inside the graph: the runtimes are fed with microvolts.
 
 Two optional descriptors stand beside the encoders' embeddings, because classical features carry much of what is known
-about rest and load: log band power of every EEG channel, and the heart's rhythm. They are made of fixed matrices, export
-as plain matrix products and see the same resting normalisation.
+about rest and load: log band power of every EEG channel, and the heart's rhythm. They are made of fixed matrices,
+export as plain matrix products and see the same resting normalisation.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class BandPower(nn.Module):
             self.register_buffer(name, torch.from_numpy(matrix.astype(np.float32)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        seconds = x.unflatten(2, (-1, self.rate))
+        seconds = patches(x, self.rate)
         segments = torch.cat((seconds[:, :, :-1], seconds[:, :, 1:]), dim=-1)  # (B, C, N - 1, 2 * rate)
         segments = segments - segments.mean(dim=-1, keepdim=True)
         power = (segments @ self.cosine).square() + (segments @ self.sine).square()
@@ -231,16 +231,21 @@ class FusionModel(nn.Module):
     def classify(self, embedding: Tensor, use: Tensor, rest_mean: Tensor, rest_sd: Tensor) -> Tensor:
         """Logits (B, targets) of embeddings (B, D) seen from the resting baseline."""
         z = ((embedding - rest_mean) / rest_sd).clamp(-Z_LIMIT, Z_LIMIT)
-        eeg, ecg = z.split((self.config.eeg_dim, self.config.ecg_dim), dim=-1)
-        eeg = use[:, :1] * eeg + (1 - use[:, :1]) * self.absent_eeg
-        ecg = use[:, 1:] * ecg + (1 - use[:, 1:]) * self.absent_ecg
+        # A choice, not a blend: whatever an unused modality's signal holds, NaN too, cannot reach the head.
+        eeg = torch.where(use[:, :1] > 0.5, z[:, : self.config.eeg_dim], self.absent_eeg)
+        ecg = torch.where(use[:, 1:] > 0.5, z[:, self.config.eeg_dim :], self.absent_ecg)
         logit: Tensor = self.head(torch.cat((eeg, ecg), dim=-1))
         return logit
 
 
+def patches(x: Tensor, rate: int) -> Tensor:
+    """(B, C, T) to one-second patches (B, C, N, rate)."""
+    return x.reshape(x.shape[0], x.shape[1], -1, rate)
+
+
 def scale_eeg(eeg: Tensor, rate: int) -> Tensor:
     """(B, C, T) uV to patches (B, C, N, rate) of uV / 100, the published scale, clipped at 1 mV."""
-    return (eeg.clamp(-EEG_LIMIT_UV, EEG_LIMIT_UV) / EEG_SCALE_UV).unflatten(2, (-1, rate))
+    return patches(eeg.clamp(-EEG_LIMIT_UV, EEG_LIMIT_UV) / EEG_SCALE_UV, rate)
 
 
 def scale_ecg(ecg: Tensor, rate: int) -> Tensor:
@@ -251,4 +256,4 @@ def scale_ecg(ecg: Tensor, rate: int) -> Tensor:
     """
     ecg = ecg - ecg.mean(dim=-1, keepdim=True)
     scale = ecg.abs().mean(dim=-1, keepdim=True) + ECG_FLOOR_UV
-    return (ecg / scale).clamp(-ECG_LIMIT, ECG_LIMIT).unflatten(2, (-1, rate))
+    return patches((ecg / scale).clamp(-ECG_LIMIT, ECG_LIMIT), rate)

@@ -1,0 +1,428 @@
+"""A bundle: the folder that a model is. Manifest, graph, weights, and a golden input and output.
+
+``manifest.json`` names every other file with its size and SHA-256, so one short hash identifies all of it. Nothing of a
+bundle is parsed before its hash is right, nothing is unpickled, and whatever is wrong is one line of `ModelError`. That
+makes a bundle safe to open, not right: the figures in it are its author's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import re
+import stat
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.api import InputSpec, ModelError, WindowSpec
+from models.fields import Fields
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+GRAPH, WEIGHTS, GOLDEN = "graph.onnx", "weights.safetensors", "golden.npz"
+REQUIRED = (GRAPH, WEIGHTS, GOLDEN)
+MAX_MANIFEST_BYTES = 4_000_000
+MAX_FILE_BYTES = 2_000_000_000
+MAX_GOLDEN_BYTES = 64_000_000
+"""Of golden.npz once unpacked: a few kilobytes of zip may claim gigabytes."""
+MAX_CHANNELS = 1024
+MAX_WINDOW_SAMPLES = 1_000_000
+INPUTS = ("eeg", "ecg", "use", "rest_mean", "rest_sd")
+OUTPUTS = ("logit", "embedding")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+Json = Mapping[str, object]
+"""What a JSON object may hold, unchecked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One thing the model estimates."""
+
+    name: str
+    kind: str
+    """"binary": the probability of the upper end, laid over ``range``."""
+    range: tuple[float, float]
+    meaning: str
+    """In words, what the ends of the range are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """The resting baseline: the embedding is seen from its mean and spread at the beginning of a session."""
+
+    seconds: float
+    min_share: float
+    """A kind of signal takes part with at least this share of the baseline's windows good."""
+    pooled_sd: tuple[float, ...]
+    """(D,) resting standard deviation within a person, pooled over the people trained on."""
+    prior_windows: float
+    """How many windows the pooled spread counts for beside the person's own."""
+    floor: float
+    """The spread is never below this share of the pooled one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """When a kind of signal is good enough to be used."""
+
+    min_present: Mapping[str, float]
+    """kind -> least share of samples really measured."""
+    min_quality: Mapping[str, float]
+    """kind -> least mean channel score."""
+    bad_score: float = 0.5
+    """A channel below it is bad."""
+    max_bad_share: float = 0.3
+    """With a larger share of bad channels the kind is not used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """From logits to probabilities, a figure a target: ``p = sigmoid(logit / temperature + bias)``."""
+
+    temperature: tuple[float, ...]
+    bias: tuple[float, ...]
+    logit_sd: tuple[float, ...]
+    """By how much the calibrated logit scatters on people not trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything a bundle says of itself, apart from its files."""
+
+    name: str
+    version: str
+    window: WindowSpec
+    targets: tuple[Target, ...]
+    embedding: Mapping[str, int]
+    """kind -> width, in the order in which they stand in the embedding."""
+    rest: Rest
+    gate: Gate
+    calibration: Mapping[str, Calibration]
+    """For every combination of kinds used: "eeg+ecg", "eeg", "ecg"."""
+    accuracy: str
+    """One line for the screen, measured on people not trained on."""
+    limits: str
+    """One line: what the estimate is not."""
+    metrics: Json
+    training: Json
+    """Data sets, people, protocol, command."""
+    licence: str
+    network: Json
+    """What rebuilds the network from its weights: the fields of `models.fusion.FusionConfig`."""
+    tolerance: float = 1e-4
+    """Largest error of a runtime on the golden output, relative to the output's largest value."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.embedding)
+
+    @property
+    def embedding_dim(self) -> int:
+        return sum(self.embedding.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A folder whose manifest is valid and whose files are what it says."""
+
+    folder: Path
+    manifest: Manifest
+    files: Mapping[str, tuple[str, int]]
+    """name -> (SHA-256, bytes)."""
+    hash: str
+    """SHA-256 of the manifest, which holds those of the files."""
+
+    @property
+    def short_hash(self) -> str:
+        return self.hash[:12]
+
+    @property
+    def label(self) -> str:
+        """Name, version and short hash: what an estimate carries."""
+        return f"{self.manifest.name} {self.manifest.version} ({self.short_hash})"
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, checked again against the hash: what was checked is what is used."""
+        if name not in self.files:
+            raise ModelError(f"{self.folder}: the manifest lists no {name}; it lists {', '.join(self.files)}")
+        return _read_checked(self.folder, name, *self.files[name])
+
+
+def default_bundle_folder() -> Path:
+    """Where the bundle lies that ships with the project."""
+    return Path(__file__).parent / "bundles" / "default"
+
+
+def combination(kinds: Sequence[str]) -> str:
+    """How the manifest calls a set of kinds used together: "eeg+ecg"."""
+    return "+".join(kinds)
+
+
+def golden(bundle: Bundle) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """The stored inputs and the outputs they must give, by name."""
+    where = f"{bundle.folder / GOLDEN}"
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(bundle.read(GOLDEN)))
+        claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > MAX_GOLDEN_BYTES:
+            raise ModelError(f"{where}: unpacks to {claimed} bytes, at most {MAX_GOLDEN_BYTES} are read")
+        arrays = {}
+        for member in archive.infolist():
+            array = np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
+            arrays[member.filename.removesuffix(".npy")] = np.asarray(array, dtype=np.float32)
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, MemoryError) as error:
+        raise ModelError(
+            f"{where}: no arrays can be read ({_one_line(error)}); fetch or export the bundle again"
+        ) from None
+    expected = [f"in_{name}" for name in INPUTS] + [f"out_{name}" for name in OUTPUTS]
+    if sorted(arrays) != sorted(expected):
+        raise ModelError(f"{where}: holds {', '.join(sorted(arrays)) or 'nothing'}, expected {', '.join(expected)}")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ModelError(f"{where}: holds values that are not finite; export the bundle again")
+    return {name: arrays[f"in_{name}"] for name in INPUTS}, {name: arrays[f"out_{name}"] for name in OUTPUTS}
+
+
+def pack_golden(inputs: Mapping[str, NDArray[np.float32]], outputs: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """The bytes of a ``golden.npz``."""
+    buffer = io.BytesIO()
+    arrays = {f"in_{name}": inputs[name] for name in INPUTS} | {f"out_{name}": outputs[name] for name in OUTPUTS}
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asarray(array, dtype=np.float32), allow_pickle=False)
+            # A fixed date: the same arrays give the same bytes and so the same hash.
+            archive.writestr(
+                zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), member.getvalue(), zipfile.ZIP_DEFLATED
+            )
+    return buffer.getvalue()
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Writes a bundle and opens it again. The manifest comes last: an interrupted write is refused when opened."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    listed = {}
+    for name, content in files.items():
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+            raise ModelError(f"{folder}: {name!r} is not a file name that a bundle may hold")
+        (folder / name).write_bytes(content)
+        listed[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    text = json.dumps(
+        {"schema": SCHEMA, **dataclasses.asdict(manifest), "files": listed},
+        indent=2,
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+    # A list of plain figures takes one line; a newline inside a JSON string would be escaped.
+    text = re.sub(r"\[\n\s+[^\[\]{}\"]*?\n\s+\]", lambda match: " ".join(match[0].split()), text)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8", newline="\n")
+    return load_bundle(folder)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """The bundle in ``folder``, all of it checked. Raises ModelError, one line, for anything that is wrong."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder; a model is a folder with {MANIFEST} in it")
+    raw = _read_regular(folder, MANIFEST, MAX_MANIFEST_BYTES)
+    where = str(folder / MANIFEST)
+    try:
+        parsed = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{where}: not JSON ({_one_line(error)}); fetch or export the bundle again") from None
+    top = Fields(parsed, where, "")
+    schema = top.take("schema")
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise ModelError(f"{where}: schema is {schema!r:.40}, this insula reads {SCHEMA}; update insula or the bundle")
+    files = _files(top.part("files"), where)
+    for name, (sha256, size) in files.items():
+        _read_checked(folder, name, sha256, size)
+    manifest = _manifest(top)
+    return Bundle(folder=folder, manifest=manifest, files=files, hash=hashlib.sha256(raw).hexdigest())
+
+
+def _files(listed: Fields, where: str) -> dict[str, tuple[str, int]]:
+    files = {}
+    for name in listed.names():
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+            raise ModelError(
+                f"{where}: files names {name!r:.60}; a bundle holds plain file names in its own folder only"
+            )
+        entry = listed.part(name)
+        sha256 = entry.text("sha256")
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise entry.wrong("sha256", sha256, "64 hexadecimal digits")
+        files[name] = (sha256, entry.integer("bytes", 0, MAX_FILE_BYTES))
+        entry.close()
+    missing = [name for name in REQUIRED if name not in files]
+    if missing:
+        raise ModelError(f"{where}: files lacks {', '.join(missing)}; export the bundle again")
+    return files
+
+
+def _manifest(top: Fields) -> Manifest:
+    window = _window(top.part("window"))
+    targets = tuple(_target(entry) for entry in top.parts("targets", 1, 64))
+    if len({target.name for target in targets}) < len(targets):
+        raise top.wrong("targets", [target.name for target in targets], "names that differ")
+    kinds = [spec.kind for spec in window.inputs]
+    widths = top.part("embedding")
+    embedding = {kind: widths.integer(kind, 1, 100_000) for kind in widths.names()}
+    if list(embedding) != kinds:
+        raise top.wrong("embedding", list(embedding), f"the kinds of window.inputs in their order, {kinds}")
+    rest_entry = top.part("rest")
+    rest = Rest(
+        seconds=rest_entry.number("seconds", window.seconds, 3600.0),
+        min_share=rest_entry.number("min_share", 0.0, 1.0),
+        pooled_sd=rest_entry.numbers("pooled_sd", sum(embedding.values()), 1e-12, 1e12),
+        prior_windows=rest_entry.number("prior_windows", 0.0, 1e6),
+        floor=rest_entry.number("floor", 1e-6, 1.0),
+    )
+    rest_entry.close()
+    gate_entry = top.part("gate")
+    least = {name: gate_entry.part(name) for name in ("min_present", "min_quality")}
+    gate = Gate(
+        min_present={kind: least["min_present"].number(kind, 0.0, 1.0) for kind in kinds},
+        min_quality={kind: least["min_quality"].number(kind, 0.0, 1.0) for kind in kinds},
+        bad_score=gate_entry.number("bad_score", 0.0, 1.0),
+        max_bad_share=gate_entry.number("max_bad_share", 0.0, 1.0),
+    )
+    for entry in (*least.values(), gate_entry):
+        entry.close()
+    calibrations = top.part("calibration")
+    calibration = {}
+    for size in range(len(kinds), 0, -1):
+        for used in combinations(kinds, size):
+            entry = calibrations.part(combination(used))
+            calibration[combination(used)] = Calibration(
+                temperature=entry.numbers("temperature", len(targets), 1e-3, 1e3),
+                bias=entry.numbers("bias", len(targets), -100.0, 100.0),
+                logit_sd=entry.numbers("logit_sd", len(targets), 0.0, 100.0),
+            )
+            entry.close()
+    calibrations.close()
+    manifest = Manifest(
+        name=top.line("name", 100),
+        version=top.line("version", 40),
+        window=window,
+        targets=targets,
+        embedding=embedding,
+        rest=rest,
+        gate=gate,
+        calibration=calibration,
+        accuracy=top.line("accuracy", 500),
+        limits=top.line("limits", 500),
+        metrics=top.part("metrics").rest(),
+        training=top.part("training").rest(),
+        licence=top.line("licence", 500),
+        network=top.part("network").rest(),
+        tolerance=top.number("tolerance", 0.0, 0.01),
+    )
+    top.close()
+    return manifest
+
+
+def _window(entry: Fields) -> WindowSpec:
+    inputs = []
+    rate = entry.number("rate", 1.0, 100_000.0)
+    for one in entry.parts("inputs", 1, 16):
+        channels = one.lines("channels", 1, MAX_CHANNELS)
+        if len(set(channels)) < len(channels):
+            raise one.wrong("channels", channels, "names that differ")
+        low, high = one.numbers("band", 2, 0.0, 1e6)
+        if not 0 < low < high < rate / 2:
+            raise one.wrong("band", [low, high], f"0 < low < high < {rate / 2:g} Hz")
+        inputs.append(
+            InputSpec(
+                kind=one.line("kind", 40),
+                channels=channels,
+                unit=one.line("unit", 20),
+                band=(low, high),
+                notch=one.numbers("notch", None, 1.0, 1e6),
+                min_channels=one.integer("min_channels", 1, len(channels)),
+            )
+        )
+        one.close()
+    if len({spec.kind for spec in inputs}) < len(inputs):
+        raise entry.wrong("inputs", [spec.kind for spec in inputs], "kinds that differ")
+    window = WindowSpec(
+        inputs=tuple(inputs),
+        rate=rate,
+        seconds=entry.number("seconds", 0.1, 3600.0),
+        hop=entry.number("hop", 0.001, 3600.0),
+    )
+    if window.seconds * rate > MAX_WINDOW_SAMPLES:
+        raise entry.wrong("seconds", window.seconds, f"at most {MAX_WINDOW_SAMPLES} samples a window")
+    entry.close()
+    return window
+
+
+def _target(entry: Fields) -> Target:
+    low, high = entry.numbers("range", 2, -1e6, 1e6)
+    if not low < high:
+        raise entry.wrong("range", [low, high], "low < high")
+    target = Target(
+        name=entry.line("name", 40), kind=entry.line("kind", 40), range=(low, high), meaning=entry.line("meaning", 500)
+    )
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", target.name):
+        raise entry.wrong("name", target.name, "small letters, digits and _ (it becomes a column)")
+    if target.kind != "binary":
+        raise entry.wrong("kind", target.kind, '"binary"')
+    entry.close()
+    return target
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field stands twice")
+    return found
+
+
+def _read_regular(folder: Path, name: str, limit: int) -> bytes:
+    path = folder / name
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{path}: is not a file")
+        if status.st_size > limit:
+            raise ModelError(f"{path}: has {status.st_size} bytes, at most {limit} are read")
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: missing; fetch or export the bundle again") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({_one_line(error)})") from None
+
+
+def _read_checked(folder: Path, name: str, sha256: str, size: int) -> bytes:
+    content = _read_regular(folder, name, MAX_FILE_BYTES)
+    path = folder / name
+    if len(content) != size:
+        raise ModelError(
+            f"{path}: has {len(content)} bytes, the manifest says {size}; fetch or export the bundle again"
+        )
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ModelError(
+            f"{path}: SHA-256 is {found[:12]}..., the manifest says {sha256[:12]}...; fetch or export the bundle again"
+        )
+    return content

@@ -1,0 +1,84 @@
+"""PyTorch on the processor: rebuilds the network from the manifest and the weights. The reference for every runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from models.api import Arrays, ModelError, Runtime
+from models.bundle import INPUTS, MANIFEST, OUTPUTS, WEIGHTS, Bundle
+from models.encoders.cbramod import Config
+from models.fields import Fields
+from models.fusion import FusionConfig, FusionModel
+
+
+class TorchRuntime:
+    """A fusion network in evaluation mode; named arrays in, named arrays out."""
+
+    def __init__(self, model: FusionModel) -> None:
+        self._model = model.eval()
+
+    def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            feed = [torch.from_numpy(np.array(inputs[name], dtype=np.float32)) for name in INPUTS]
+            outputs: tuple[torch.Tensor, ...] = self._model(*feed)
+        return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
+
+
+def load(bundle: Bundle) -> Runtime:
+    """The network of ``bundle`` with its weights."""
+    return TorchRuntime(load_model(bundle))
+
+
+def load_model(bundle: Bundle) -> FusionModel:
+    """The network itself, to be looked into or trained further."""
+    where = bundle.folder / MANIFEST
+    try:
+        config = fusion_config(Fields(dict(bundle.manifest.network), str(where), "network"))
+    except ValueError as error:
+        raise ModelError(f"{where}: network cannot be built ({' '.join(str(error).split()):.200})") from None
+    model = FusionModel(config)
+    try:
+        model.load_state_dict(safetensors.torch.load(bundle.read(WEIGHTS)))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{bundle.folder / WEIGHTS}: does not fit the manifest's network ({reason})") from None
+    return model.eval()
+
+
+def fusion_config(network: Fields) -> FusionConfig:
+    """The configuration that a manifest's ``network`` stands for."""
+    config = FusionConfig(
+        eeg_channels=network.integer("eeg_channels", 1, 1024),
+        ecg_channels=network.integer("ecg_channels", 1, 1024),
+        seconds=network.integer("seconds", 2, 3600),
+        rate=network.integer("rate", 25, 10_000),
+        targets=network.integer("targets", 1, 64),
+        eeg=_encoder_config(network.part("eeg")),
+        ecg=_encoder_config(network.part("ecg")),
+        band_power=network.boolean("band_power"),
+        heart=network.boolean("heart"),
+        heart_features=network.integer("heart_features", 1, 1024),
+        head_hidden=network.integer("head_hidden", 0, 65_536),
+        head_dropout=network.number("head_dropout", 0.0, 0.99),
+    )
+    network.close()
+    return config
+
+
+def _encoder_config(entry: Fields) -> Config:
+    channels, patches = entry.numbers("position_kernel", 2, 1, 999)
+    config = Config(
+        d_model=entry.integer("d_model", 8, 8192),
+        layers=entry.integer("layers", 1, 256),
+        heads=entry.integer("heads", 2, 256),
+        ffn=entry.integer("ffn", 1, 65_536),
+        patch=entry.integer("patch", 25, 10_000),
+        dropout=entry.number("dropout", 0.0, 0.99),
+        norm_groups=entry.integer("norm_groups", 1, 1024),
+        position_kernel=(round(channels), round(patches)),
+    )
+    entry.close()
+    return config
