@@ -1,0 +1,457 @@
+"""Replay of an XDF recording: ``xdf:PATH``.
+
+Two kinds of file, two orders of delivery:
+
+- insula's own records (a string stream "insula" of type "Session") are delivered exactly as they were written: chunk
+  for chunk in file order, with the recorded stamps, and a `Tick` where the session had one. So a replay is the
+  session's sequence of items to the last bit.
+- Files by others are put on one clock by their clock offsets, cut where the stamps pass a whole tenth of a second and
+  merged by the last stamp of each piece; a `Tick` follows each distinct one, so that a gap in one stream does not
+  freeze the windows of the others. All samples before a whole tenth of a second come before the first tick after it.
+
+Within a stream the file's order is kept, also where stamps run backwards: for a regular signal the order is right and
+the stamps jitter. Such pieces are merged at the largest stamp the stream has had. Samples whose stamp is not finite
+are left out of others' files and counted in ``lost``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.api import Chunk, DeviceError, End, Events, Item, Rewind, StreamInfo, Tick
+from devices.xdf_format import (
+    AFFECT_TYPE,
+    EVENT_LOST,
+    EVENT_SKIPPED,
+    EVENT_TICK,
+    OWN_DESC,
+    SESSION_NAME,
+    SESSION_TYPE,
+    XdfError,
+    XdfFile,
+    XdfStream,
+)
+
+PIECES_A_SECOND = 10
+BATCH = 0.5
+"""Seconds of signal that one read gives at most, so that an unpaced replay still answers its controls."""
+BATCH_ITEMS = 2000
+LONGEST_WAIT = 3600.0
+"""A step in the stamps longer than this is a clock jump; nobody waits for it."""
+
+_KINDS = {
+    "ekg": "ecg",
+    "marker": "markers",
+    "events": "markers",
+    "event": "markers",
+    "stringmarker": "markers",
+    "accelerometer": "acc",
+    "gyroscope": "gyro",
+}
+_UNITS = {
+    **dict.fromkeys(("uv", "µv", "μv", "microvolt", "microvolts", "-6"), "uV"),
+    **dict.fromkeys(("mv", "millivolt", "millivolts", "-3"), "mV"),
+    **dict.fromkeys(("v", "volt", "volts", "0"), "V"),
+}
+
+
+def normalised_unit(unit: str) -> str:
+    """The house's spelling of a unit; others stay as they are. MNE-LSL's powers of ten of the volt are understood.
+
+    >>> normalised_unit("microvolts"), normalised_unit("-6"), normalised_unit("g")
+    ('uV', 'uV', 'g')
+    """
+    return _UNITS.get(unit.strip().lower(), unit.strip())
+
+
+def connect(rest: str) -> XdfReplay:
+    """The replay of the recording at this path."""
+    return XdfReplay(rest)
+
+
+class XdfReplay:
+    """A recording as a `Device` with the controls of a `Transport`.
+
+    ``start`` and ``stop`` cut, in seconds from the recording's beginning (the first sample of its signals). ``now``
+    and ``sleep`` pace it. ``left_out`` names the streams that are not delivered, with the reason; ``findings`` the
+    damage of the file, growing while it is read.
+
+    Numeric streams with a rate are signals, in float32. String streams are events, one text a sample (several channels
+    joined by "; "), and so are irregular numeric streams of type Markers. Irregular EEG or ECG gets its measured rate.
+    Other irregular numeric streams are left out of files by others, and so are streams without samples.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        start: float | None = None,
+        stop: float | None = None,
+        speed: float = 1.0,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        try:
+            self._file = XdfFile(path)
+        except XdfError as error:
+            raise DeviceError(str(error)) from error
+        self.path = self._file.path
+        self._now, self._sleep = now, sleep
+        self._streams: dict[int, StreamInfo] = {}
+        self.left_out: list[tuple[str, str]] = []
+        self._session_ids = {s.id for s in self._file.streams.values() if _is_session(s)}
+        self.own = bool(self._session_ids)
+        """Whether this is a record that insula made."""
+        for stream in self._file.streams.values():
+            self._admit(stream)
+        self.skipped_windows = self._read_skipped()
+        """``t_end`` of the windows the recorded session skipped because its model was busy."""
+        begin, end = self._extent()
+        self._start = begin if start is None else begin + max(0.0, start)
+        self._stop = end if stop is None else min(end, begin + stop)
+        if not self._start <= self._stop:
+            self._file.close()
+            raise DeviceError(
+                f"{self.path}: nothing between {start or 0:g} s and {end - begin if stop is None else stop:g} s, "
+                f"the recording is {end - begin:.1f} s long. Choose a stretch within it."
+            )
+        self._cut_start = -np.inf if start is None else self._start
+        self._cut_stop = np.inf if stop is None else self._stop
+        self._lock = threading.Lock()
+        self._speed = 1.0
+        self._playing = True
+        self._goal: float | None = None
+        self._anchor_is_old = False
+        self.set_speed(speed)
+        self._begin_again()
+
+    # -- what there is -----------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> Sequence[StreamInfo]:
+        return tuple(self._streams.values())
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        return tuple(self._file.findings)
+
+    def _admit(self, stream: XdfStream) -> None:
+        label = f"{stream.name} ({stream.type})"
+        if self.own and (stream.id in self._session_ids or stream.type == AFFECT_TYPE):
+            return
+        if not self.own and not self._file.samples(stream.id):
+            self.left_out.append((label, "no samples"))
+            return
+        if not stream.channels:
+            self.left_out.append((label, "no channels"))
+            return
+        kind = _kind(stream)
+        rate = 0.0 if stream.format == "string" else stream.rate
+        if stream.format != "string" and rate == 0.0 and kind != "markers" and not self.own:
+            if kind not in ("eeg", "ecg"):
+                self.left_out.append((label, "irregular numbers"))
+                return
+            rate = self._measured_rate(stream)
+            if rate == 0.0:
+                self.left_out.append((label, "no measurable rate"))
+                return
+        if self.own:
+            kind = stream.desc(f"{OWN_DESC}/kind") or kind
+        units = {normalised_unit(unit) for unit in stream.units}
+        self._streams[stream.id] = StreamInfo(
+            key=self._key(stream, kind),
+            kind=kind,
+            channels=stream.channels,
+            rate=rate,
+            unit=units.pop() if len(units) == 1 else "",
+            name=stream.name,
+            source=f"xdf:{self.path}",
+        )
+
+    def _key(self, stream: XdfStream, kind: str) -> str:
+        taken = {info.key for info in self._streams.values()}
+        wanted = (stream.desc(f"{OWN_DESC}/key") if self.own else "") or kind
+        names = itertools.chain([wanted], (f"{wanted}-{i}" for i in itertools.count(2)))
+        return next(name for name in names if name not in taken)
+
+    def _measured_rate(self, stream: XdfStream) -> float:
+        span = self._file.span(stream.id)
+        if span is None or not span[1] > span[0]:
+            return 0.0
+        return (self._file.samples(stream.id) - 1) / (span[1] - span[0])
+
+    def _read_skipped(self) -> frozenset[float]:
+        events = (text.partition(" ") for number in self._session_ids for text in self._session_texts(number))
+        return frozenset(_seconds(rest) for word, _, rest in events if word == EVENT_SKIPPED)
+
+    def _session_texts(self, number: int) -> Iterator[str]:
+        for index in self._file.chunks_of(number):
+            yield from (str(text) for text in self._file.decode(int(index), synchronised=False)[1][:, 0])
+
+    def _extent(self) -> tuple[float, float]:
+        """First and last stamp of the signals; of all streams when there is no signal."""
+        ids = [number for number, info in self._streams.items() if info.rate > 0] or list(self._streams)
+        ends: list[float] = []
+        for number in ids:
+            for order in (1, -1):
+                for index in self._file.chunks_of(number)[::order]:
+                    times, _ = self._file.decode(int(index), synchronised=not self.own)
+                    times = times[np.isfinite(times)]
+                    if len(times):
+                        ends.append(float(times[::order][0]))
+                        break
+        return (min(ends), max(ends)) if ends else (0.0, 0.0)
+
+    # -- the sequence of items ---------------------------------------------------------------------------------------
+
+    def _items(self) -> Iterator[tuple[float, Item]]:
+        """Every item with the time at which it is due, in the order of delivery."""
+        items = self._recorded() if self.own else self._merged()
+        if self._cut_start == -np.inf and self._cut_stop == np.inf:
+            return items
+        return ((due, kept) for due, item in items if (kept := self._cut(item)) is not None)
+
+    def _cut(self, item: Item) -> Item | None:
+        if isinstance(item, Tick):
+            return item if self._cut_start <= item.time <= self._cut_stop else None
+        if isinstance(item, Chunk | Events):
+            keep = (item.times >= self._cut_start) & (item.times <= self._cut_stop)
+            if keep.all():
+                return item
+            if not keep.any():
+                return None
+            if isinstance(item, Chunk):
+                return Chunk(item.stream, item.times[keep], item.data[keep], item.lost)
+            return Events(item.stream, item.times[keep], tuple(itertools.compress(item.labels, keep.tolist())))
+        return item
+
+    def _recorded(self) -> Iterator[tuple[float, Item]]:
+        lost: dict[str, int] = {}
+        for index in range(len(self._file)):
+            number, _, _ = self._file.chunk(index)
+            if number in self._session_ids:
+                for text in self._file.decode(index, synchronised=False)[1][:, 0]:
+                    word, _, rest = str(text).partition(" ")
+                    if word == EVENT_TICK and np.isfinite(_seconds(rest)):
+                        yield _seconds(rest), Tick(_seconds(rest))
+                    elif word == EVENT_LOST:
+                        count, _, key = rest.partition(" ")
+                        lost[key] = int(count) if count.isdecimal() else 0
+            elif number in self._streams:
+                times, values = self._file.decode(index, synchronised=False)
+                if len(times):
+                    key = self._streams[number].key
+                    yield float(times[-1]), self._item(number, times, values, lost.pop(key, 0))
+
+    def _merged(self) -> Iterator[tuple[float, Item]]:
+        sources = [self._pieces(place, number) for place, number in enumerate(self._streams)]
+        reached = -np.inf
+        for due, _, item in heapq.merge(*sources, key=lambda piece: piece[:2]):
+            if due > reached and reached > -np.inf:
+                yield reached, Tick(reached)
+            reached = due
+            yield due, item
+        if reached > -np.inf:
+            yield reached, Tick(reached)
+
+    def _pieces(self, place: int, number: int) -> Iterator[tuple[float, int, Item]]:
+        """A stream cut where its stamps pass from one tenth of a second into another, with due time and ``place``."""
+        due = -np.inf
+        lost = 0
+        waiting: list[tuple[NDArray[np.float64], NDArray[np.generic]]] = []
+
+        def piece() -> tuple[float, int, Item]:
+            nonlocal due, lost
+            times = np.concatenate([times for times, _ in waiting])
+            values = np.concatenate([values for _, values in waiting])
+            waiting.clear()
+            due = max(due, float(times[-1]))
+            item = self._item(number, times, values, lost)
+            lost = 0
+            return due, place, item
+
+        cell = np.nan
+        for index in self._file.chunks_of(number):
+            times, values = self._file.decode(int(index))
+            finite = np.isfinite(times)
+            if not finite.all():
+                if waiting:
+                    yield piece()
+                lost += int((~finite).sum())
+                times, values = times[finite], values[finite]
+            if not len(times):
+                continue
+            cells = np.floor(times * PIECES_A_SECOND)
+            if waiting and cells[0] != cell:
+                yield piece()
+            edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(times)]
+            for begin, end in itertools.pairwise(edges):
+                if begin:
+                    yield piece()
+                waiting.append((times[begin:end], values[begin:end]))
+            cell = float(cells[-1])
+        if waiting:
+            yield piece()
+
+    def _item(self, number: int, times: NDArray[np.float64], values: NDArray[np.generic], lost: int) -> Item:
+        info = self._streams[number]
+        fmt = self._file.streams[number].format
+        if fmt == "string":
+            return Events(info.key, times, tuple("; ".join(texts) for texts in values.tolist()))
+        if info.kind == "markers" and not self.own:
+            return Events(info.key, times, tuple("; ".join(f"{v:g}" for v in row) for row in values.tolist()))
+        return Chunk(info.key, times, np.ascontiguousarray(values, dtype=np.float32), lost)
+
+    # -- delivery ----------------------------------------------------------------------------------------------------
+
+    def _begin_again(self) -> None:
+        self._source = self._items()
+        self._head: tuple[float, Item] | None = None
+        self._position = self._start
+        self._unpaced = -np.inf
+        self._anchor: tuple[float, float] | None = None
+        self._over = False
+
+    def read(self, timeout: float) -> Iterable[Item]:
+        """What is due, at most about half a second of signal; waits up to ``timeout`` seconds for it."""
+        with self._lock:
+            goal, self._goal = self._goal, None
+            playing, speed = self._playing, self._speed
+            if self._anchor_is_old:
+                self._anchor = None
+                self._anchor_is_old = False
+        if goal is not None:
+            back = goal < self._position
+            if back:
+                self._begin_again()
+            self._unpaced = goal
+            if back:
+                return [Rewind()]
+        deadline = self._now() + timeout
+        batch: list[Item] = []
+        first = np.nan
+        while len(batch) < BATCH_ITEMS:
+            if self._head is None and (head := next(self._source, None)) is not None:
+                # A stamp that is no number cannot be waited for.
+                self._head = head if np.isfinite(head[0]) else (self._position, head[1])
+            if self._head is None:
+                if not self._over and not batch:
+                    self._over = True
+                    self._position = self._stop
+                    return [End()]
+                if not batch:
+                    self._sleep(max(0.0, deadline - self._now()))
+                break
+            due, item = self._head
+            if batch and due > first + BATCH:
+                break
+            if due > self._unpaced:
+                if self._unpaced > self._position:
+                    self._position = self._unpaced
+                    self._anchor = None
+                if not (playing and speed == np.inf):
+                    wait = self._wait(due, speed) if playing else np.inf
+                    if wait > 0.0:
+                        left = deadline - self._now()
+                        if batch or left <= 0.0:
+                            break
+                        self._sleep(min(wait, left))
+                        continue
+            first = due if not batch else first
+            batch.append(item)
+            self._head = None
+            self._position = max(self._position, due)
+        return batch
+
+    def _wait(self, due: float, speed: float) -> float:
+        """Seconds on the wall until ``due``; moves the position along."""
+        wall = self._now()
+        if self._anchor is None or due - self._position > LONGEST_WAIT:
+            jump = due - self._position > LONGEST_WAIT
+            self._anchor = (wall, due if jump else self._position)
+        began, origin = self._anchor
+        reached = origin + (wall - began) * speed
+        self._position = max(self._position, min(due, reached))
+        return (due - reached) / speed
+
+    # -- controls, from any thread -----------------------------------------------------------------------------------
+
+    @property
+    def start(self) -> float:
+        return self._start
+
+    @property
+    def stop(self) -> float:
+        return self._stop
+
+    @property
+    def position(self) -> float:
+        return min(self._position, self._stop)
+
+    @property
+    def playing(self) -> bool:
+        return self._playing
+
+    @property
+    def speed(self) -> float:
+        return self._speed
+
+    def play(self) -> None:
+        with self._lock:
+            self._playing = True
+            self._anchor_is_old = True
+
+    def pause(self) -> None:
+        with self._lock:
+            self._playing = False
+            self._anchor_is_old = True
+
+    def set_speed(self, speed: float) -> None:
+        if not speed > 0.0:
+            raise ValueError(f"a speed is above 0, not {speed}")
+        with self._lock:
+            self._speed = speed
+            self._anchor_is_old = True
+
+    def seek(self, time: float) -> None:
+        with self._lock:
+            self._goal = min(max(time, self._start), self._stop)
+            self._anchor_is_old = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._source = iter(())
+        self._head = None
+        self._file.close()
+
+
+def _is_session(stream: XdfStream) -> bool:
+    return stream.type == SESSION_TYPE and stream.name == SESSION_NAME and stream.format == "string"
+
+
+def _seconds(text: str) -> float:
+    """The number a text holds, NaN when it holds none: the file may have been damaged."""
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+def _kind(stream: XdfStream) -> str:
+    if stream.format == "string":
+        return "markers"
+    kind = stream.type.lower()
+    kind = _KINDS.get(kind, kind) or "signal"
+    # Numbers that come at a rate are a trigger channel, not events.
+    return "trigger" if kind == "markers" and stream.rate > 0 else kind
