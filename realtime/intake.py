@@ -1,0 +1,203 @@
+"""What is let in: stamps that go forward, holes in them, and values that are numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from realtime.filters import BRIDGE, HOLE, MISSING, REACHED, RESTART, STUCK
+
+SKIPPED = 0.03
+"""A step of more seconds than this, up to BRIDGE, is a hole: interpolated for the filters' sake, counted as missing.
+
+Jitter of stamps at the edges of packets stays below it, and at the 100 Hz and more that models are fed with it is at
+least three samples.
+"""
+LEAP = 5.0
+"""A step forward of more seconds than this is believed when CONFIRMED samples in a row agree on it."""
+CONFIRMED = 8
+"""Samples. A segment this young is given up when the stamps go back to where it does not belong."""
+ABSURD = 1e10
+"""Seconds: no session clock comes this far (Unix time is 1.8e9)."""
+RUN_SECONDS = 0.05
+RUN_SAMPLES = 5
+
+_LAST, _BEFORE, _SUSPECT, _FIRST = range(4)
+_SINCE, _SUSPECTS, _PENDING, _SAMPLES, _LOST, _REFUSED, _GAPS = range(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What became of the samples of one stream."""
+
+    samples: int = 0
+    """Taken."""
+    lost: int = 0
+    """Known by the device to be missing."""
+    refused: int = 0
+    """Not taken: the stamp was no number, not later than the last, or a leap that nothing confirmed."""
+    gaps: int = 0
+    """Holes in time, bridged or not."""
+    overrun: int = 0
+    """Grid points given up because another stream lagged by more than an hour."""
+
+
+@numba.njit(cache=True)
+def _admit(times, lost, rate, moments, counts, keep, marks):  # type: ignore[no-untyped-def]
+    counts[_PENDING] += lost
+    counts[_LOST] += lost
+    kept = 0
+    for i in range(times.shape[0]):
+        t = times[i]
+        step = t - moments[_LAST]
+        mark = 0
+        if not abs(t) < ABSURD:
+            counts[_REFUSED] += 1
+            continue
+        if counts[_SINCE] == 0:
+            mark = RESTART
+        elif step <= 0:
+            if counts[_SINCE] >= CONFIRMED or step > -BRIDGE or t <= moments[_BEFORE]:
+                counts[_REFUSED] += 1
+                continue
+            counts[_REFUSED] += counts[_SINCE]
+            counts[_SAMPLES] -= counts[_SINCE]
+            counts[_SINCE] = 0
+            mark = RESTART
+        elif step > LEAP:
+            agrees = counts[_SUSPECTS] > 0 and 0 < t - moments[_SUSPECT] <= BRIDGE
+            counts[_SUSPECTS] = counts[_SUSPECTS] + 1 if agrees else 1
+            moments[_SUSPECT] = t
+            if counts[_SUSPECTS] < CONFIRMED:
+                counts[_REFUSED] += 1
+                continue
+            mark = RESTART
+        elif step > BRIDGE or counts[_PENDING] > BRIDGE * rate:
+            mark = RESTART
+        elif step > SKIPPED or counts[_PENDING] > 0:
+            mark = HOLE
+            counts[_GAPS] += 1
+        if mark == RESTART:
+            if counts[_SINCE] > 0:
+                moments[_BEFORE] = moments[_LAST]
+                counts[_GAPS] += 1
+                counts[_SINCE] = 0
+            if moments[_BEFORE] == -np.inf:
+                moments[_FIRST] = t
+        counts[_PENDING] = 0
+        counts[_SUSPECTS] = 0
+        counts[_SINCE] += 1
+        counts[_SAMPLES] += 1
+        moments[_LAST] = t
+        keep[kept] = i
+        marks[kept] = mark
+        kept += 1
+    return kept
+
+
+class Intake:
+    """Decides which samples of one stream are taken, and where its segments begin. Belongs to one thread.
+
+    A stamp must be a number and later than the last. A step of more than BRIDGE seconds, or as many lost samples, ends
+    a segment; a shorter hole is marked. A lone wild stamp is refused, a leap that lasts is followed.
+    """
+
+    def __init__(self, rate: float, batch: int) -> None:
+        self._rate = rate
+        self._moments = np.zeros(4)
+        self._counts = np.zeros(7, np.int64)
+        self._keep = np.zeros(batch, np.int64)
+        self._marks = np.zeros(batch, np.uint8)
+        self.reset()
+        self.admit(np.zeros(0), 0)
+
+    def admit(self, times: NDArray[np.float64], lost: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Which of the stamps (n,), at most ``batch``, are taken: row numbers (m,) and marks (m,).
+
+        Both are views of the intake's own memory, valid until the next call.
+        """
+        kept = _admit(times, max(0, lost), self._rate, self._moments, self._counts, self._keep, self._marks)
+        return self._keep[:kept], self._marks[:kept]
+
+    @property
+    def first(self) -> float:
+        """The earliest stamp taken, seconds; NaN before there is one."""
+        return float(self._moments[_FIRST])
+
+    @property
+    def last(self) -> float:
+        """The newest stamp taken, seconds; NaN before there is one."""
+        return float(self._moments[_LAST]) if self._counts[_SINCE] else float("nan")
+
+    def counters(self, overrun: int) -> Counters:
+        c = self._counts
+        return Counters(int(c[_SAMPLES]), int(c[_LOST]), int(c[_REFUSED]), int(c[_GAPS]), overrun)
+
+    def reset(self) -> None:
+        """As new."""
+        self._moments[:] = 0.0, -np.inf, 0.0, np.nan
+        self._counts[:] = 0
+
+
+@numba.njit(cache=True)
+def _pick(raw, keep, marks, columns, scale, run, before, length, samples, flags):  # type: ignore[no-untyped-def]
+    for i in range(keep.shape[0]):
+        for c in range(columns.shape[0]):
+            value = raw[keep[i], columns[c]]
+            flag = 0
+            if not np.isfinite(value):
+                flag = MISSING
+                length[c] = 0
+            elif length[c] > 0 and value == before[c] and marks[i] != RESTART:
+                length[c] += 1
+                if length[c] == run:
+                    flag = STUCK | REACHED
+                elif length[c] > run:
+                    flag = STUCK
+            else:
+                length[c] = 1
+            before[c] = value
+            samples[i, c] = scale * value
+            flags[i, c] = flag
+
+
+class Pick:
+    """The columns of a stream that a model takes, in its unit, with flags. Belongs to one thread."""
+
+    def __init__(self, columns: tuple[int, ...], scale: float, rate: float, batch: int) -> None:
+        self.run_length = max(RUN_SAMPLES, round(RUN_SECONDS * rate))
+        self._columns = np.array(columns, np.int64)
+        self._scale = float(scale)
+        self._before = np.zeros(len(columns), np.float32)
+        self._length = np.zeros(len(columns), np.int64)
+        self._samples = np.zeros((batch, len(columns)))
+        self._flags = np.zeros((batch, len(columns)), np.uint8)
+        self.run(np.zeros((0, 1), np.float32), np.zeros(0, np.int64), np.zeros(0, np.uint8))
+
+    def run(
+        self, raw: NDArray[np.float32], keep: NDArray[np.int64], marks: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """Values and flags (m, columns) of rows ``keep`` (m,) of ``raw`` (n, width); views, till the next call."""
+        m = len(keep)
+        samples, flags = self._samples[:m], self._flags[:m]
+        _pick(
+            raw,
+            keep,
+            marks,
+            self._columns,
+            self._scale,
+            self.run_length,
+            self._before,
+            self._length,
+            samples,
+            flags,
+        )
+        return samples, flags
+
+    def reset(self) -> None:
+        """As new."""
+        self._before[:] = 0.0
+        self._length[:] = 0

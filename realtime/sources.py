@@ -1,0 +1,124 @@
+"""Which stream, and which of its channels, a model is fed from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from devices.api import StreamInfo
+from models.api import InputSpec, WindowSpec
+
+LEAST_RATE = 100.0
+"""Hz: below it the bands that models look at are not there."""
+RENAMED = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
+"""The 10-10 names of 10-20 positions, as the older names."""
+MICROVOLTS = {
+    **dict.fromkeys(("uv", "µv", "μv", "microvolt", "microvolts", "-6"), 1.0),
+    **dict.fromkeys(("mv", "millivolt", "millivolts", "-3"), 1e3),
+    **dict.fromkeys(("v", "volt", "volts", "0"), 1e6),
+}
+"""Of units as sources spell them; the numbers are the powers of ten that MNE sends."""
+_PREFIX = re.compile(r"^EEG[ _:.-]+(?=.)")
+_SUFFIX = re.compile(r"[ _-]*-(REF|LE|RE|AR|AVG|A1A2|A1|A2|M1M2|M1|M2)$")
+_HEART = re.compile(r"^(ECG|EKG)([ _:.-]*\w+)?$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picked:
+    """What one kind of a model's input is fed with."""
+
+    kind: str
+    stream: str
+    """Its key."""
+    columns: tuple[int, ...]
+    """Of the stream, one for each channel of the spec in its order; -1 where the stream lacks the channel."""
+    scale: float
+    """From the stream's unit to the spec's."""
+    rate: float
+    """Hz, the stream's nominal rate."""
+    why: str
+    """A sentence for the user."""
+
+
+def normalised(label: str) -> str:
+    """The electrode that a channel label names, whatever the spelling.
+
+    >>> [normalised(label) for label in ("EEG Fp1-REF", "T7", "cz.", "EKG", "ECG ECG")]
+    ['FP1', 'T3', 'CZ', 'ECG', 'ECG']
+    """
+    name = _SUFFIX.sub("", _PREFIX.sub("", label.strip().upper())).strip(" .")
+    return "ECG" if _HEART.match(name) else RENAMED.get(name, name)
+
+
+def choose(streams: Sequence[StreamInfo], spec: WindowSpec) -> dict[str, Picked]:
+    """What feeds each kind of ``spec``; a kind that nothing can feed is left out, `lacking` says why.
+
+    The stream with the most channels of the spec is taken; among equals one that is of the kind itself (an ECG strap
+    before an ECG channel of an EEG amplifier), then the higher rate, then the first.
+    """
+    return {one.kind: picked for one in spec.inputs if isinstance(picked := _pick(streams, one), Picked)}
+
+
+def lacking(streams: Sequence[StreamInfo], spec: WindowSpec) -> dict[str, str]:
+    """The kinds of ``spec`` that nothing feeds, each with a sentence for the user that says why."""
+    return {one.kind: reason for one in spec.inputs if isinstance(reason := _pick(streams, one), str)}
+
+
+def _pick(streams: Sequence[StreamInfo], spec: InputSpec) -> Picked | str:
+    label = spec.kind.upper()
+    found, refused = [], []
+    for stream in streams:
+        if stream.kind != spec.kind and not (spec.kind == "ecg" and stream.kind == "eeg"):
+            continue
+        columns = _columns(stream, spec)
+        matching = sum(column >= 0 for column in columns)
+        if stream.kind != spec.kind and not matching:
+            continue
+        if not stream.rate >= LEAST_RATE:
+            refused.append(f"{stream.key} runs at {stream.rate:g} Hz, at least {LEAST_RATE:g} are needed")
+        elif matching < max(1, spec.min_channels):
+            refused.append(f"{stream.key} has {matching} of the model's channels, {spec.min_channels} are needed")
+        else:
+            found.append((matching, stream, columns))
+    if not found:
+        return f"no {label}: {'; '.join(refused)}" if refused else f"no {label}: no stream carries it"
+    matching, stream, columns = max(found, key=lambda f: (f[0], f[1].kind == spec.kind, f[1].rate))
+    scale, remark = _scale(stream, spec)
+    why = f"{label} from {stream.key}: {matching} of {len(columns)} channels at {stream.rate:g} Hz"
+    if len(columns) == 1:
+        why = f"{label} from {stream.key}: channel {stream.channels[columns[0]]} at {stream.rate:g} Hz"
+    absent = [name for name, column in zip(spec.channels, columns, strict=True) if column < 0]
+    if absent:
+        why += f", without {' '.join(absent)}"
+    if len(found) > 1:
+        why += f" (of {len(found)} candidates)"
+    return Picked(kind=spec.kind, stream=stream.key, columns=columns, scale=scale, rate=stream.rate, why=why + remark)
+
+
+def _columns(stream: StreamInfo, spec: InputSpec) -> tuple[int, ...]:
+    names = [normalised(label) for label in stream.channels]
+    if spec.kind == "ecg" and len(spec.channels) == 1:
+        if "ECG" in names:
+            return (names.index("ECG"),)
+        wanted = normalised(spec.channels[0])
+        if wanted in names:
+            return (names.index(wanted),)
+        return (0,) if stream.kind == "ecg" and names else (-1,)
+    return tuple(names.index(w) if (w := normalised(name)) in names else -1 for name in spec.channels)
+
+
+def _scale(stream: StreamInfo, spec: InputSpec) -> tuple[float, str]:
+    unit = stream.unit.strip().lower()
+    if unit in MICROVOLTS:
+        return MICROVOLTS[unit] / microvolts(spec.unit), ""
+    said = f"unit {stream.unit!r} is unknown" if unit else "no unit given"
+    return 1.0 / microvolts(spec.unit), f"; {said}, taken as uV"
+
+
+def microvolts(unit: str) -> float:
+    """How many microvolts one ``unit`` is. ValueError when that is not known."""
+    try:
+        return MICROVOLTS[unit.strip().lower()]
+    except KeyError:
+        raise ValueError(f"{unit!r} is no unit of voltage; uV, mV and V are known") from None
