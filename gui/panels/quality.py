@@ -1,0 +1,130 @@
+"""How good every channel is, in the last window: a sign, a colour and words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QSize, Qt
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QGridLayout, QLabel, QScrollArea, QSizePolicy, QWidget
+
+from gui import look
+from models.api import Verdict
+from realtime.api import Cleared, Command, Estimated, Hello, Update
+
+GOOD, FAIR = 0.7, 0.4
+"""Scores from which a channel is called good, and fair."""
+
+
+def grade(verdict: Verdict) -> tuple[str, str, str]:
+    """Sign, word and colour of a verdict."""
+    if verdict.score >= GOOD:
+        return "✓", "good", look.theme.good
+    if verdict.score >= FAIR:
+        return "!", "fair", look.theme.fair
+    return "✕", "bad", look.theme.bad
+
+
+class Area(QScrollArea):
+    """Asks for the height its chips need, and scrolls where it does not get it."""
+
+    wanted = 80
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        return QSize(super().sizeHint().width(), self.wanted)
+
+
+class Panel(look.Card):
+    place = "right"
+    order = 1
+
+    def __init__(self, send: Callable[[Command], None]) -> None:
+        super().__init__("Signal quality", send)
+        self.summary = look.label("waiting for the first window", "muted")
+        self.bar.addWidget(self.summary)
+        self.inside = QWidget()
+        self.inside.setObjectName("bare")
+        self.grid = QGridLayout(self.inside)
+        self.grid.setContentsMargins(0, 0, 0, 0)
+        self.grid.setSpacing(4)
+        self.area = Area()
+        self.area.setWidgetResizable(True)
+        self.area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.area.viewport().setAutoFillBackground(False)
+        self.area.setWidget(self.inside)
+        self.area.setMinimumHeight(64)
+        self.body.addWidget(self.area)
+        self.chips: dict[tuple[str, str], QLabel] = {}
+        self.quality: dict[str, tuple[Verdict, ...]] = {}
+
+    def apply(self, update: Update) -> None:
+        match update:
+            case Hello() | Cleared():
+                self.quality = {}
+                self.dirty = True
+            case Estimated(quality=quality):
+                self.quality = quality
+                self.dirty = True
+
+    def refresh(self) -> None:
+        if not self.dirty:
+            return
+        self.dirty = False
+        verdicts = [(kind, verdict) for kind, channels in self.quality.items() for verdict in channels]
+        keys = [(kind, verdict.channel) for kind, verdict in verdicts]
+        if keys != list(self.chips):
+            for chip in self.chips.values():
+                self.grid.removeWidget(chip)
+                chip.deleteLater()
+            self.chips = {key: self.chip() for key in keys}
+            self.arrange()
+        poor: list[str] = []
+        for kind, verdict in verdicts:
+            sign, word, colour = grade(verdict)
+            name = look.plain(verdict.channel, 10)
+            if kind != "eeg" and kind.upper() not in name.upper():
+                name = f"{look.plain(kind, 6).upper()} {name}"
+            if verdict.score < GOOD:
+                poor.append(name)
+            chip = self.chips[kind, verdict.channel]
+            reason = look.plain(verdict.reason, 40)
+            text = f"{sign} {name}: {reason}" if reason else f"{sign} {name} {word}"
+            if chip.text() != text:
+                chip.setText(text)
+                ground = look.color(colour, 34 if verdict.score >= GOOD else 60)
+                edge = colour if verdict.score < GOOD else "transparent"
+                chip.setStyleSheet(
+                    f"background: rgba({ground.red()},{ground.green()},{ground.blue()},{ground.alpha()});"
+                    f"border: 1px solid {edge}; border-left: 3px solid {colour};"
+                    "border-radius: 4px; padding: 2px 5px; font-size: 12px;"
+                )
+        if not verdicts:
+            self.summary.setText("waiting for the first window")
+        elif poor:
+            names = ", ".join(poor[:4]) + (", ..." if len(poor) > 4 else "")
+            self.summary.setText(f"{len(verdicts) - len(poor)} of {len(verdicts)} channels good; not {names}")
+        else:
+            self.summary.setText(f"all {len(verdicts)} channels good")
+
+    def chip(self) -> QLabel:
+        made = look.label("", "chip", wrap=True)
+        made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        made.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        return made
+
+    def arrange(self) -> None:
+        """As many columns as there is room for."""
+        columns = max(2, self.area.viewport().width() // 112)
+        for column in range(self.grid.columnCount()):
+            self.grid.setColumnStretch(column, 1 if column < columns else 0)
+        for place, chip in enumerate(self.chips.values()):
+            self.grid.addWidget(chip, place // columns, place % columns)
+        for column in range(columns):
+            self.grid.setColumnStretch(column, 1)
+        rows = -(-len(self.chips) // columns)
+        self.area.wanted = min(max(rows, 2) * 30 + 18, 260)
+        self.area.updateGeometry()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        super().resizeEvent(event)
+        self.arrange()

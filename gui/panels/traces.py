@@ -1,0 +1,267 @@
+"""The signals as they come: EEG stacked, ECG and others below, all on one scrolling time axis."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyqtgraph as pg
+from numpy.typing import NDArray
+from PySide6.QtWidgets import QComboBox
+
+from devices.api import StreamInfo
+from gui import look, plots
+from gui.history import History, stacked
+from gui.panels.quality import FAIR
+from realtime.api import Cleared, Command, Estimated, Hello, Marked, Traces, Update
+
+KEEP = 90.0
+"""Seconds of every stream that stay in memory."""
+MOST_POINTS = 500.0
+"""Points a second and channel that are expected at most: the engine thins faster streams out."""
+MOST_CHANNELS = 64
+TIMEBASES = (1, 2, 5, 10, 20, 30, 60)
+STEPS = tuple(m * 10.0**e for e in range(-3, 6) for m in (1.0, 2.0, 5.0))
+MICROVOLTS = {"uv": 1.0, "µv": 1.0, "microvolts": 1.0, "mv": 1e3, "millivolts": 1e3, "v": 1e6, "volts": 1e6}
+MARGIN = 66.0
+"""Pixels right of the newest sample, for the scale bar."""
+
+
+def nice(value: float) -> float:
+    """The first of 1, 2, 5, 10, ... that is not below ``value``."""
+    return next((step for step in STEPS if step >= value), STEPS[-1])
+
+
+def written(value: float, unit: str) -> str:
+    """A scale in words: 50 µV, 1 mV, 2 V."""
+    if unit == "µV" and value >= 1e6:
+        value, unit = value / 1e6, "V"
+    elif unit == "µV" and value >= 1000:
+        value, unit = value / 1000, "mV"
+    return f"{value:g} {unit}".strip()
+
+
+class Strip:
+    """One stream's plot: every channel a row, a scale bar at the right."""
+
+    def __init__(self, stream: StreamInfo, plot: pg.PlotItem) -> None:
+        self.stream = stream
+        self.plot = plot
+        self.names = [look.plain(name, 12) for name in stream.channels[:MOST_CHANNELS]]
+        rate = min(max(stream.rate, 1.0), MOST_POINTS)
+        self.history = History(len(self.names), math.ceil(KEEP * rate))
+        factor = MICROVOLTS.get(stream.unit.strip().lower())
+        self.factor = factor or 1.0
+        self.unit = "µV" if factor else look.plain(stream.unit, 8)
+        self.scale = 50.0 if stream.kind == "eeg" else 1000.0
+        self.fixed = False
+        self.poor: frozenset[int] = frozenset()
+        colour = {"eeg": look.theme.eeg, "ecg": look.theme.ecg}.get(stream.kind, look.theme.other)
+        self.curve = pg.PlotCurveItem(pen=pg.mkPen(colour, width=1), antialias=True)
+        self.poor_curve = pg.PlotCurveItem(pen=pg.mkPen(look.theme.bad, width=1), antialias=True)
+        self.bar = pg.PlotCurveItem(pen=pg.mkPen(look.theme.text, width=2))
+        self.bar_text = pg.TextItem(color=look.theme.text, anchor=(0, 0.5))
+        self.bar_text.setFont(look.font(12))
+        self.note = pg.TextItem("waiting for the first samples", color=look.theme.muted, anchor=(0.5, 0.5))
+        self.note.setFont(look.font(13))
+        for item in (self.curve, self.poor_curve, self.bar, self.bar_text, self.note):
+            plot.addItem(item, ignoreBounds=True)
+        self.offsets = -np.arange(len(self.names), dtype=np.float64)
+        self.low, self.high = (0.2 - len(self.names), 1.2) if len(self.names) > 1 else (-0.75, 1.15)
+        plot.setYRange(self.low, self.high, padding=0)
+        self.name_channels()
+
+    def name_channels(self) -> None:
+        """Write the channel names, those of poor channels with a cross."""
+        every = math.ceil(len(self.names) / 40)
+        ticks = [
+            (-float(row), f"✕ {name}" if row in self.poor else name)
+            for row, name in enumerate(self.names)
+            if row % every == 0
+        ]
+        self.plot.getAxis("left").setTicks([ticks])
+
+    def judge(self, scores: dict[str, float]) -> None:
+        """Take in how good the channels are: score by name in upper case."""
+        poor = frozenset(row for row, name in enumerate(self.names) if scores.get(name.upper(), 1.0) < FAIR)
+        if poor != self.poor:
+            self.poor = poor
+            self.name_channels()
+
+    def fit(self, rows: NDArray[np.float32]) -> None:
+        """Choose the scale from centred ``rows`` (m, channels), changing it only when it is clearly off."""
+        if self.fixed or not len(rows):
+            return
+        with np.errstate(invalid="ignore"):
+            spread = np.abs(rows)
+        seen = spread[np.isfinite(spread)]
+        if not seen.size:
+            return
+        if len(self.names) > 1:
+            heights = np.array([np.quantile(c[np.isfinite(c)], 0.95) if np.isfinite(c).any() else 0 for c in spread.T])
+            wanted = 1.3 * float(np.median(heights[heights > 0])) if (heights > 0).any() else 0.0
+        else:
+            wanted = float(np.quantile(seen, 0.998)) / 1.1
+        if wanted > 1.15 * self.scale or 0 < wanted < self.scale / 2.6:
+            self.scale = nice(wanted / 1.15)
+
+    def draw(self, now: float, seconds: float, start: float, width: float, *, fit: bool) -> None:
+        """Draw the last ``seconds`` before ``now`` (session clock); x is seconds since ``start``."""
+        times, data = self.history.since(now - seconds, int(max(width, 200)))
+        rows = data * np.float32(self.factor)
+        self.note.setVisible(not len(rows))
+        if len(rows):
+            rows = rows - middle(rows)
+            if fit:
+                self.fit(rows)
+        rows = rows / np.float32(self.scale)
+        good = [row for row in range(len(self.names)) if row not in self.poor]
+        poor = sorted(self.poor)
+        for curve, chosen in ((self.curve, good), (self.poor_curve, poor)):
+            x, y = stacked(times - start, rows[:, chosen], self.offsets[chosen])
+            curve.setData(x, y, connect="finite")
+        self.draw_scale(now - start, seconds, width)
+
+    def draw_scale(self, now: float, seconds: float, width: float) -> None:
+        """The bar that says how high a microvolt is."""
+        per_px = seconds / max(width - MARGIN, 1.0)
+        # Not the row of the last channel: the time axis is there.
+        foot = self.offsets[-1] / 2 - 0.5 if len(self.names) > 1 else -0.25
+        x = now + 9 * per_px
+        self.bar.setData(np.array([x, x]), np.array([foot, foot + 1.0]))
+        self.bar_text.setText(written(self.scale, self.unit))
+        self.bar_text.setPos(x + 3 * per_px, foot + 0.5)
+        self.note.setPos(now - seconds / 2, (self.low + self.high) / 2)
+
+
+def middle(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Middle of every channel of ``rows`` (m, channels), NaN left out; 0 for a channel without a value."""
+    finite = np.isfinite(rows)
+    if finite.all():
+        centre: NDArray[np.float32] = np.median(rows, axis=0)
+        return centre
+    columns = [np.median(c[ok]) if ok.any() else 0.0 for c, ok in zip(rows.T, finite.T, strict=True)]
+    return np.array(columns, np.float32)
+
+
+class Panel(look.Card):
+    place = "left"
+    order = 0
+    stretch = 1
+
+    def __init__(self, send: Callable[[Command], None]) -> None:
+        super().__init__("Signals", send)
+        self.caption = look.label("unfiltered, centred for display", "muted", shrink=True)
+        self.bar.insertWidget(1, self.caption)
+        self.timebase = QComboBox()
+        for seconds in TIMEBASES:
+            self.timebase.addItem(f"{seconds} s", seconds)
+        self.timebase.setCurrentIndex(TIMEBASES.index(10))
+        self.timebase.setAccessibleName("Seconds shown")
+        self.timebase.currentIndexChanged.connect(self.touch)
+        self.bar.addWidget(look.label("Show", "muted"))
+        self.bar.addWidget(self.timebase)
+        self.gains: dict[str, QComboBox] = {}
+        for kind, title, steps in (
+            ("eeg", "EEG scale", (5, 10, 20, 50, 100, 200, 500, 1000)),
+            ("ecg", "ECG scale", (100, 200, 500, 1000, 2000, 5000)),
+        ):
+            box = QComboBox()
+            box.addItem("auto", None)
+            for step in steps:
+                box.addItem(written(step, "µV"), float(step))
+            box.setAccessibleName(title)
+            box.currentIndexChanged.connect(self.set_gains)
+            self.bar.addWidget(look.label(title, "muted"))
+            self.bar.addWidget(box)
+            self.gains[kind] = box
+        self.area = plots.layout()
+        self.body.addWidget(self.area, 1)
+        self.strips: dict[str, Strip] = {}
+        self.top_marks: plots.Marks | None = None
+        self.lines: list[plots.Marks] = []
+        self.marks: deque[tuple[float, str]] = deque(maxlen=500)
+        self.start = 0.0
+        self.fitted = -math.inf
+
+    def touch(self) -> None:
+        self.fitted = -math.inf
+        self.dirty = True
+
+    def set_gains(self) -> None:
+        """Take over the scales that were chosen."""
+        for strip in self.strips.values():
+            box = self.gains.get(strip.stream.kind)
+            chosen = box.currentData() if box else None
+            strip.fixed = chosen is not None
+            if chosen is not None:
+                strip.scale = float(chosen)
+        self.touch()
+
+    def apply(self, update: Update) -> None:
+        match update:
+            case Hello(streams=streams, start=start):
+                self.start = start
+                self.marks.clear()
+                self.lay_out(streams)
+            case Traces(stream=key, times=times, data=data, gap=gap) if key in self.strips:
+                strip = self.strips[key]
+                if data.ndim != 2 or data.shape[1] < len(strip.names):
+                    return
+                strip.history.append(times, data[:, : len(strip.names)], gap=gap)
+            case Marked(time=time, label=text):
+                self.marks.append((time - self.start, look.plain(text, 40)))
+            case Estimated(quality=quality):
+                for strip in self.strips.values():
+                    verdicts = quality.get(strip.stream.kind, ())
+                    strip.judge({verdict.channel.upper(): verdict.score for verdict in verdicts})
+            case Cleared():
+                for strip in self.strips.values():
+                    strip.history.forget()
+                self.marks.clear()
+            case _:
+                return
+        self.dirty = True
+
+    def lay_out(self, streams: Sequence[StreamInfo]) -> None:
+        """One plot for each stream of signals: EEG first, ECG next, then the others."""
+        self.area.clear()
+        self.strips.clear()
+        self.lines.clear()
+        order = {"eeg": 0, "ecg": 1}
+        signals = sorted((s for s in streams if s.rate > 0 and s.channels), key=lambda s: order.get(s.kind, 2))
+        for row, stream in enumerate(signals):
+            plot = self.area.addPlot(row=row, col=0)
+            plots.prepare(plot)
+            plot.showGrid(x=True, y=False, alpha=0.12)
+            plot.getAxis("left").setWidth(64)
+            plot.getAxis("left").setTextPen(look.theme.text)
+            last = row == len(signals) - 1
+            plots.tell_time(plot.getAxis("bottom"))
+            plot.getAxis("bottom").setStyle(showValues=last)
+            plot.getAxis("bottom").setHeight(24 if last else 3)
+            strip = Strip(stream, plot)
+            self.strips[stream.key] = strip
+            self.lines.append(plots.Marks(plot))
+            self.area.ci.layout.setRowStretchFactor(row, 2 + min(len(strip.names), 24))
+        self.set_gains()
+
+    def refresh(self) -> None:
+        if not self.dirty or not self.strips:
+            return
+        self.dirty = False
+        seconds = float(self.timebase.currentData())
+        newest = [strip.history.newest for strip in self.strips.values() if math.isfinite(strip.history.newest)]
+        now = max(newest, default=self.start + seconds)
+        fit = abs(now - self.fitted) >= 1.0
+        if fit:
+            self.fitted = now
+        for index, strip in enumerate(self.strips.values()):
+            width = strip.plot.getViewBox().width()
+            strip.draw(now, seconds, self.start, width, fit=fit)
+            low, high = now - self.start - seconds, now - self.start
+            strip.plot.setXRange(low, high + MARGIN * seconds / max(width - MARGIN, 1.0), padding=0)
+            texts = self.marks if index == 0 else [(time, "") for time, _ in self.marks]
+            self.lines[index].show(texts, low, high, strip.high, width - MARGIN)
