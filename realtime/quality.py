@@ -1,7 +1,8 @@
-"""A first measure of how good a channel was over a window: flat, stuck, too large or too small, missing."""
+"""A first measure of how good a channel was over a window: missing, flat, stuck, too small or too large."""
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +12,33 @@ from realtime.sources import microvolts
 
 FLAT = 0.5
 """uV, standard deviation after filtering: below it there is an open input, not a body."""
+TAILS = 0.01
+"""Share of a window at either end that its amplitude leaves out: one spike is no bad channel. A QRS complex in every
+second is more than this."""
+LARGE = {"eeg": (200.0, 500.0), "ecg": (6000.0, 12000.0)}
+"""uV, peak to peak: doubtful from the first on, bad from the second on."""
+SMALL = {"ecg": (200.0, 100.0)}
+"""uV, peak to peak: doubtful below the first, bad below the second; a lead that lost the skin picks up this little."""
+
+
+@numba.njit(cache=True)
+def _measure(signals, flags, measured, stuck, sd):  # type: ignore[no-untyped-def]
+    for c in range(signals.shape[0]):
+        n, runs, total = 0, 0, 0.0
+        for i in range(signals.shape[1]):
+            if flags[c, i] & (MISSING | SETTLING) == 0:
+                n += 1
+                total += signals[c, i]
+                if flags[c, i] & STUCK:
+                    runs += 1
+        mean = total / max(1, n)
+        squares = 0.0
+        for i in range(signals.shape[1]):
+            if flags[c, i] & (MISSING | SETTLING) == 0:
+                squares += (signals[c, i] - mean) ** 2
+        measured[c] = n
+        stuck[c] = runs
+        sd[c] = np.sqrt(squares / max(1, n))
 
 
 def assess(
@@ -18,32 +46,49 @@ def assess(
 ) -> tuple[Verdict, ...]:
     """One verdict a channel of ``signals`` (channels, time) in ``spec.unit`` with their ``flags`` (channels, time).
 
-    ``absent`` (channels,) marks what the stream does not have.
+    Both are filtered and C-contiguous; ``absent`` (channels,) marks what the stream does not have. Samples that are
+    missing or settling are left out of all but the missing share; the score is that of the worst criterion.
     """
+    channels, length = signals.shape
     unit = microvolts(spec.unit)
+    measured, stuck = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
+    sd = np.zeros(channels)
+    _measure(signals, flags, measured, stuck, sd)
+    ordered = np.sort(np.where(flags & (MISSING | SETTLING) == 0, signals, np.float32(np.inf)), axis=1)
+    tail = (TAILS * measured).astype(np.int64)
+    rows = np.arange(channels)
+    low, high = ordered[rows, tail], ordered[rows, np.maximum(measured - 1 - tail, 0)]
     return tuple(
-        Verdict(name, 0.0, "absent") if gone else _verdict(name, spec.kind, row * np.float32(unit), flag)
-        for name, row, flag, gone in zip(spec.channels, signals, flags, absent, strict=True)
+        Verdict(name, 0.0, "absent")
+        if absent[c]
+        else _verdict(
+            name,
+            spec.kind,
+            1.0 - int(measured[c]) / max(1, length),
+            int(stuck[c]) / max(1, int(measured[c])),
+            unit * float(sd[c]),
+            unit * (float(high[c]) - float(low[c])) if measured[c] else 0.0,
+        )
+        for c, name in enumerate(spec.channels)
     )
 
 
-def _verdict(name: str, kind: str, row: NDArray[np.float32], flag: NDArray[np.uint8]) -> Verdict:
-    measured = (flag & (MISSING | SETTLING)) == 0
-    missing = 1.0 - float(np.count_nonzero(measured)) / len(row)
-    if missing >= 0.99:
+def _verdict(name: str, kind: str, missing: float, stuck: float, sd: float, span: float) -> Verdict:
+    if missing > 0.99:
         return Verdict(name, 0.0, "missing")
-    x = row[measured]
-    found = [(1.0 - missing, f"{100 * missing:.0f} % missing" if missing > 0.05 else "")]
-    stuck = float(np.count_nonzero(flag[measured] & STUCK)) / len(x)
-    if float(x.std(dtype=np.float64)) < FLAT or stuck > 0.95:
-        found.append((0.0, "flat"))
-    elif stuck > 0.05:
+    if sd < FLAT or stuck > 0.95:
+        return Verdict(name, 0.0, "flat")
+    found = []
+    if missing > 0.05:
+        found.append((1.0 - missing, f"{100 * missing:.0f} % missing"))
+    if stuck > 0.05:
         found.append((max(0.0, 1.0 - 2 * stuck), f"railed {100 * stuck:.0f} % of the time"))
-    low, high = np.partition(x, [len(x) // 100, len(x) - 1 - len(x) // 100])[
-        [len(x) // 100, len(x) - 1 - len(x) // 100]
-    ]
-    span = float(high - low)
-    if kind == "eeg" and span > 200:
-        found.append((max(0.0, (500 - span) / 300), f"amplitude {span:.0f} uV"))
-    score, reason = min(found, key=lambda f: f[0])
+    for doubtful, bad in (limits[kind] for limits in (LARGE, SMALL) if kind in limits):
+        score = (bad - span) / (bad - doubtful)
+        if score < 1:
+            found.append((max(0.0, score), f"amplitude {span:.0f} uV"))
+    score, reason = min(found, default=(1.0, ""), key=lambda criterion: criterion[0])
     return Verdict(name, score, reason)
+
+
+_measure(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.uint8), *(np.zeros(0, np.int64),) * 2, np.zeros(0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -210,6 +211,15 @@ def iter_windows(
     yield from windower.finish()
 
 
+@numba.njit(cache=True)
+def _place(at, first, places, rows, row_flags, values, flags):  # type: ignore[no-untyped-def]
+    # Samples lie (time, channel) while live and (channel, time) where a network sees them: the one transpose.
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            values[places[c], at[i, 0] - first] = rows[i, c]
+            flags[places[c], at[i, 0] - first] = row_flags[i, c]
+
+
 class _Lane:
     """One kind of signal: its columns picked, filtered, brought onto the grid and kept."""
 
@@ -217,7 +227,7 @@ class _Lane:
         self.picked = picked
         columns = tuple(column for column in picked.columns if column >= 0)
         width = len(columns)
-        self._measured = np.array(picked.columns) >= 0
+        self._places = np.flatnonzero(np.array(picked.columns) >= 0)
         self._pick = Pick(columns, picked.scale, picked.rate, BATCH)
         self.filter = Filter(design(one, picked.rate), width, picked.rate)
         self.resampler = Resampler(
@@ -229,6 +239,8 @@ class _Lane:
         self._values = Ring(room, width, np.float32)
         self._flags = Ring(room, width, np.uint8)
         self.overrun = 0
+        empty = np.zeros((width, 0), np.float32), np.zeros((width, 0), np.uint8)
+        self.cut(0, 0, *empty, np.zeros(len(picked.columns), np.bool_))  # compiled before the first live window
 
     def take(
         self,
@@ -284,12 +296,9 @@ class _Lane:
     ) -> None:
         """Fill ``values`` and ``flags`` (channels of the spec, end - first) and ``absent`` (channels of the spec,)."""
         low, high = self._rows(first, end)
-        columns = self._at.view(low, high)[:, 0] - first
-        # Samples lie (time, channel) while live and (channel, time) where a network sees them: the one transpose.
-        place = np.ix_(self._measured, columns)
-        values[place] = self._values.view(low, high).T
-        flags[place] = self._flags.view(low, high).T
-        absent[self._measured] = False
+        at = self._at.view(low, high)
+        _place(at, first, self._places, self._values.view(low, high), self._flags.view(low, high), values, flags)
+        absent[self._places] = False
 
     def reset(self) -> None:
         self._pick.reset()
