@@ -1,0 +1,91 @@
+"""The estimate outlet, read back by a plain pylsl inlet in a process that knows nothing of insula."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from devices.lsl import lsl_clock
+from models.api import Estimate
+from realtime.api import ModelCard
+from realtime.outlet import AffectOutlet
+
+READER = """
+import json, sys
+import pylsl
+
+(info,) = pylsl.resolve_bypred(f"name='{sys.argv[1]}' and type='Affect'", timeout=15)
+inlet = pylsl.StreamInlet(info)
+full = inlet.info(10)
+inlet.open_stream(10)
+print(full.as_xml().replace("\\n", " "), flush=True)
+for _ in range(int(sys.argv[2])):
+    sample, stamp = inlet.pull_sample(10)
+    print(json.dumps([stamp + inlet.time_correction(5), sample]), flush=True)
+print(json.dumps([full.get_channel_labels(), full.get_channel_types(), full.source_id(), full.nominal_srate()]))
+"""
+CARD = ModelCard(
+    name="default",
+    hash="0123456789abcdef",
+    targets=("arousal", "valence"),
+    seconds=10.0,
+    hop=1.0,
+    accuracy="balanced accuracy 0.84 [0.79, 0.88], 28 people",
+    limits="rest against arithmetic <only>",
+)
+
+
+def estimate(t_end, withheld=None, quality=0.75, targets=("arousal", "valence")):
+    mean, sd = np.array([0.25, -0.5]), np.array([0.125, 0.0625])
+    return Estimate(
+        t_end=t_end,
+        targets=targets,
+        mean=mean if withheld is None else np.full(2, np.nan),
+        sd=sd if withheld is None else np.full(2, np.nan),
+        present={"eeg": 1.0},
+        quality=quality,
+        withheld=withheld,
+    )
+
+
+def test_another_program_reads_what_was_estimated_when_it_was():
+    name = f"insula-test-{time.monotonic_ns()}"
+    now = lsl_clock()
+    with AffectOutlet(CARD, name=name) as outlet:
+        command = [sys.executable, "-c", READER, name, "3"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+            description = reader.stdout.readline()  # the reader is connected from here on
+            outlet.push(estimate(now - 3.0))
+            outlet.push(estimate(now - 2.0, withheld="resting baseline: 23 s left", quality=0.5))
+            outlet.push(estimate(now - 1.0, withheld="EEG missing", quality=np.nan))
+            rows = [json.loads(line) for line in reader.stdout]
+    *samples, (labels, kinds, source_id, rate) = rows
+    np.testing.assert_allclose([stamp for stamp, _ in samples], now + np.array([-3.0, -2.0, -1.0]), atol=2e-3)
+    assert samples[0][1] == [0.25, -0.5, 0.125, 0.0625, 0.75]
+    assert np.isnan(samples[1][1][:4]).all()
+    assert samples[1][1][4] == 0.5
+    assert samples[2][1][4] == 0.0
+    assert labels == ["arousal", "valence", "arousal_sd", "valence_sd", "quality"]
+    assert kinds == ["mean", "mean", "sd", "sd", "quality"]
+    assert rate == 0.0
+    assert source_id.startswith("insula-affect-")
+    for piece in (
+        "<channel_format>double64</channel_format>",
+        "<seconds>10</seconds>",
+        "<hop>1</hop>",
+        "<name>default</name>",
+        "<hash>0123456789abcdef</hash>",
+        "rest against arithmetic &lt;only&gt;",
+        "Not a medical device",
+    ):
+        assert piece in description
+
+
+def test_an_estimate_of_other_targets_is_refused():
+    with AffectOutlet(CARD, name="insula-test-targets") as outlet, pytest.raises(ValueError, match="valence"):
+        outlet.push(estimate(1.0, targets=("valence", "arousal")))
