@@ -16,7 +16,7 @@ from scipy import signal
 
 from realtime.filters import BRIDGE, HOLE, MISSING, REACHED, RESTART, SETTLING, STUCK
 
-ATTENUATION = 60.0
+ATTENUATION = 70.0
 """dB of the Kaiser window: what is left of aliases and images."""
 LEAST_HALF = 8
 """Samples of the stream on either side of a grid point, at least."""
