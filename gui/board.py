@@ -128,7 +128,7 @@ class Board(QWidget):
         colour = look.theme.accent
         if self.ended is not None:
             words, colour = (
-                ("ended", look.theme.muted) if not self.ended.reason else ("✕ not connected", look.theme.bad)
+                ("session ended", look.theme.muted) if not self.ended.reason else ("✕ not connected", look.theme.bad)
             )
         elif self.health is not None and self.health.alarms:
             words, colour = "! alarm", look.theme.bad

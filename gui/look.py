@@ -136,8 +136,6 @@ QLabel#big {{ font-size: 46px; font-weight: 700; }}
 QLabel#spread {{ font-size: 17px; }}
 QLabel#alarm {{ background: #b3261e; color: white; font-size: 15px; font-weight: 600; border-radius: 8px;
   padding: 9px 14px; }}
-QLabel#notice {{ background: {t.card}; color: {t.text}; border: 1px solid {t.accent}; border-radius: 8px;
-  padding: 7px 14px; }}
 QPushButton, QLineEdit {{ background: {t.plot}; border: 1px solid {t.line}; border-radius: 5px;
   padding: 4px 9px; min-height: 18px; }}
 QPushButton:hover {{ border-color: {t.accent}; }}

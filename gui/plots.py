@@ -39,6 +39,7 @@ def prepare(plot: pg.PlotItem) -> None:
         axis = plot.getAxis(side)
         axis.setPen(look.theme.line)
         axis.setTextPen(look.theme.muted)
+        axis.enableAutoSIPrefix(False)  # would lay out an empty label in every frame
         axis.setStyle(tickFont=look.font(12), tickLength=-4)
     plot.getAxis("bottom").setStyle(autoExpandTextSpace=False, tickTextHeight=20)
     plot.getAxis("bottom").setHeight(24)

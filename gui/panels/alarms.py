@@ -17,22 +17,19 @@ class Panel(look.Card):
         self.setObjectName("bare")
         self.body.setContentsMargins(0, 0, 0, 0)
         self.alarm = look.label("", "alarm", wrap=True)
-        self.notice = look.label("", "notice", wrap=True)
-        for widget in (self.alarm, self.notice):
-            widget.hide()
-            self.body.addWidget(widget)
-        self.ended: str | None = None
+        self.body.addWidget(self.alarm)
+        self.over = False
         self.hide()
 
     def apply(self, update: Update) -> None:
         match update:
             case Hello():
-                self.ended = None
+                self.over = False
                 self.say(())
-            case Health(alarms=alarms) if self.ended is None:
+            case Health(alarms=alarms) if not self.over:
                 self.say(alarms)
             case Ended(reason=reason):
-                self.ended = reason
+                self.over = True
                 self.say((f"{reason} What is drawn is the last that came.",) if reason else ())
             case Cleared():
                 self.say(())
@@ -44,6 +41,4 @@ class Panel(look.Card):
             lines.append(f"⚠  and {len(alarms) - 6} more")
         self.alarm.setText("\n".join(lines))
         self.alarm.setVisible(bool(lines))
-        self.notice.setText("The session has ended. Nothing more will come; what is drawn stays.")
-        self.notice.setVisible(self.ended == "")
-        self.setVisible(bool(lines) or self.ended == "")
+        self.setVisible(bool(lines))

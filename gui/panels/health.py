@@ -103,7 +103,8 @@ class Panel(look.Card):
         colour = look.theme.fair if newest.skipped else look.theme.text
         self.model.setStyleSheet(f"color: {colour};")
         if newest.record:
-            self.record.setText(f"● Recording {look.size(newest.record_bytes)} to {look.plain(newest.record, 200)}")
+            doing = "Recorded" if self.over else "● Recording"
+            self.record.setText(f"{doing} {look.size(newest.record_bytes)} to {look.plain(newest.record, 200)}")
         else:
             self.record.setText("Not recording")
         colour = look.theme.text if newest.record or self.replay else look.theme.fair

@@ -332,10 +332,12 @@ def test_when_the_engine_is_gone_the_window_says_so_and_keeps_what_was_drawn(ben
 
 
 def test_a_session_that_ended_as_it_should_raises_no_alarm(bench, make_script):
-    bench.play(make_script())
+    bench.play(make_script(record="/home/lab/a.xdf"))
     bench.tell(Ended())
     assert not bench.panel("alarms").alarm.isVisible()
-    assert "The session has ended." in bench.texts()
+    assert "session ended" in bench.texts()
+    assert "Recorded 2.4 MB to /home/lab/a.xdf" in bench.texts()
+    assert "Recording" not in bench.texts()
 
 
 def test_text_from_outside_is_shown_as_it_is_and_never_as_markup(bench, make_script):
