@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -92,6 +92,20 @@ class Estimate:
     """Name and short hash of the bundle."""
     latency: Mapping[str, float] = field(default_factory=dict)
     """Parts in seconds, for the screen; not part of the result."""
+
+    def values(self) -> list[float]:
+        """The figures under `estimate_channels`: NaN where withheld, quality always a number."""
+        pairs = zip(self.mean.tolist(), self.sd.tolist(), strict=True)
+        return [*(value for pair in pairs for value in pair), self.quality]
+
+
+def estimate_channels(targets: Sequence[str]) -> tuple[str, ...]:
+    """What the columns of estimates are called, on LSL, in records and in tables.
+
+    >>> estimate_channels(["arousal"])
+    ('arousal', 'arousal_sd', 'quality')
+    """
+    return (*(label for target in targets for label in (target, f"{target}_sd")), "quality")
 
 
 class Runtime(Protocol):

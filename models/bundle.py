@@ -36,7 +36,9 @@ MAX_GOLDEN_BYTES = 64_000_000
 """Of golden.npz once unpacked: a few kilobytes of zip may claim gigabytes."""
 MAX_CHANNELS = 1024
 MAX_WINDOW_SAMPLES = 1_000_000
-INPUTS = ("eeg", "ecg", "use", "rest_mean", "rest_sd")
+KINDS = ("eeg", "ecg")
+"""The kinds of signal that schema 1 knows."""
+INPUTS = (*KINDS, "use", "rest_mean", "rest_sd")
 OUTPUTS = ("logit", "embedding")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -353,8 +355,8 @@ def _window(entry: Fields) -> WindowSpec:
             )
         )
         one.close()
-    if len({spec.kind for spec in inputs}) < len(inputs):
-        raise entry.wrong("inputs", [spec.kind for spec in inputs], "kinds that differ")
+    if [spec.kind for spec in inputs] != list(KINDS):
+        raise entry.wrong("inputs", [spec.kind for spec in inputs], f"{list(KINDS)}, in this order")
     window = WindowSpec(
         inputs=tuple(inputs),
         rate=rate,

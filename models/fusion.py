@@ -32,6 +32,8 @@ BANDS = ((1.0, 4.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0), (30.0, 45.0))
 """Hz: delta, theta, alpha, beta, low gamma."""
 BAND_FLOOR_UV2 = 0.01
 RATES_BPM = (40.0, 180.0)
+FLOOR = 1e-6
+"""Keeps roots and quotients of a flat ECG finite, in units far below those of any real one."""
 SHARPNESS = 80.0
 """Of the softmax over beat intervals; large enough that the highest peak alone decides."""
 ENVELOPE_STRIDE = 10
@@ -168,13 +170,14 @@ class Heart(nn.Module):
         pulses = nn.functional.avg_pool1d(slope.square(), 2 * ENVELOPE_STRIDE, ENVELOPE_STRIDE).mean(
             dim=1
         )  # (B, points)
-        pulses = torch.sqrt(pulses + 1e-12)
+        # The ONNX exporter drops constants below about 1e-8 as if they were zero: the floors are above that.
+        pulses = torch.sqrt(pulses + FLOOR)
         pulses = (pulses / pulses.mean(dim=-1, keepdim=True)).clamp(max=5.0)
         pulses = pulses - pulses.mean(dim=-1, keepdim=True)
         power = (pulses @ self.cosine).square() + (pulses @ self.sine).square()
-        likeness = (power @ self.lags) / (power.sum(dim=-1, keepdim=True) + 1e-6)
+        likeness = (power @ self.lags) / (power.sum(dim=-1, keepdim=True) + FLOOR)
         log_rate = torch.softmax(SHARPNESS * likeness, dim=-1) @ self.log_rates
-        rhythm = torch.sqrt((pulses @ self.rhythm_cosine).square() + (pulses @ self.rhythm_sine).square() + 1e-12)
+        rhythm = torch.sqrt((pulses @ self.rhythm_cosine).square() + (pulses @ self.rhythm_sine).square() + FLOOR)
         return torch.cat((log_rate, self.learned(rhythm)), dim=-1)
 
 
