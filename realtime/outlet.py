@@ -6,11 +6,10 @@ import hashlib
 import platform
 from typing import Self
 
-import numpy as np
 import pylsl
 
 from devices.lsl import use_network
-from models.api import Estimate
+from models.api import Estimate, estimate_channels
 from realtime.api import ModelCard
 
 MEANING = (
@@ -21,7 +20,7 @@ RESEARCH_USE = "Research use only. Not a medical device."
 
 
 class AffectOutlet:
-    """An outlet of irregular rate and format double64: the targets, ``<target>_sd`` for each, then ``quality``.
+    """An outlet of irregular rate and format double64, with the channels of `models.api.estimate_channels`.
 
     The ``source_id`` is the same whenever this model runs in a session of the same ``title`` on this machine, so that
     a reader finds the stream again after a restart. Used from one thread; closed by `close` or at the end of ``with``.
@@ -30,23 +29,16 @@ class AffectOutlet:
     def __init__(self, card: ModelCard, title: str = "", name: str = "insula") -> None:
         use_network()
         self._targets = card.targets
-        rows = [
-            *((target, "mean", "") for target in card.targets),
-            *((f"{target}_sd", "sd", "") for target in card.targets),
-            ("quality", "quality", "share"),
-        ]
+        labels = estimate_channels(card.targets)
         # Hashed: the id must tell machines and models apart, not carry their names further than need be.
         identity = hashlib.sha256("\0".join((platform.node(), title, name, card.name, card.hash)).encode()).hexdigest()
         info = pylsl.StreamInfo(
-            name, "Affect", len(rows), pylsl.IRREGULAR_RATE, pylsl.cf_double64, f"insula-affect-{identity[:16]}"
+            name, "Affect", len(labels), pylsl.IRREGULAR_RATE, pylsl.cf_double64, f"insula-affect-{identity[:16]}"
         )
         desc = info.desc()
         channels = desc.append_child("channels")
-        for label, kind, unit in rows:
-            channel = channels.append_child("channel")
-            channel.append_child_value("label", label)
-            channel.append_child_value("type", kind)
-            channel.append_child_value("unit", unit)
+        for label in labels:
+            channels.append_child("channel").append_child_value("label", label)
         window = desc.append_child("window")
         window.append_child_value("seconds", f"{card.seconds:g}")
         window.append_child_value("hop", f"{card.hop:g}")
@@ -61,16 +53,16 @@ class AffectOutlet:
         desc.append_child("synchronization").append_child_value("can_drop_samples", "true")
         self._outlet: pylsl.StreamOutlet | None = pylsl.StreamOutlet(info)
 
-    def push(self, estimate: Estimate) -> None:
-        """Publish one estimate, stamped with the end of its window, which must be on the LSL clock."""
+    def push(self, estimate: Estimate, stamp: float | None = None) -> None:
+        """Publish one estimate, stamped with the end of its window, which must be on the LSL clock.
+
+        ``stamp`` puts another time on it: a replay's windows end on the recording's clock.
+        """
         if self._outlet is None:
             raise ValueError("the outlet is closed")
         if estimate.targets != self._targets:
             raise ValueError(f"the outlet was opened for {self._targets}, the estimate is of {estimate.targets}")
-        withheld = estimate.withheld is not None
-        numbers = np.full(2 * len(self._targets), np.nan) if withheld else np.r_[estimate.mean, estimate.sd]
-        quality = estimate.quality if np.isfinite(estimate.quality) else 0.0
-        self._outlet.push_sample([*numbers.tolist(), quality], estimate.t_end)
+        self._outlet.push_sample(estimate.values(), estimate.t_end if stamp is None else stamp)
 
     def close(self) -> None:
         """Take the stream off the network."""

@@ -27,7 +27,7 @@ print(full.as_xml().replace("\\n", " "), flush=True)
 for _ in range(int(sys.argv[2])):
     sample, stamp = inlet.pull_sample(10)
     print(json.dumps([stamp + inlet.time_correction(5), sample]), flush=True)
-print(json.dumps([full.get_channel_labels(), full.get_channel_types(), full.source_id(), full.nominal_srate()]))
+print(json.dumps([full.get_channel_labels(), full.source_id(), full.nominal_srate()]))
 """
 CARD = ModelCard(
     name="default",
@@ -62,16 +62,15 @@ def test_another_program_reads_what_was_estimated_when_it_was():
             description = reader.stdout.readline()  # the reader is connected from here on
             outlet.push(estimate(now - 3.0))
             outlet.push(estimate(now - 2.0, withheld="resting baseline: 23 s left", quality=0.5))
-            outlet.push(estimate(now - 1.0, withheld="EEG missing", quality=np.nan))
+            outlet.push(estimate(now - 1.0, withheld="EEG missing", quality=0.0))
             rows = [json.loads(line) for line in reader.stdout]
-    *samples, (labels, kinds, source_id, rate) = rows
+    *samples, (labels, source_id, rate) = rows
     np.testing.assert_allclose([stamp for stamp, _ in samples], now + np.array([-3.0, -2.0, -1.0]), atol=2e-3)
-    assert samples[0][1] == [0.25, -0.5, 0.125, 0.0625, 0.75]
+    assert samples[0][1] == [0.25, 0.125, -0.5, 0.0625, 0.75]
     assert np.isnan(samples[1][1][:4]).all()
     assert samples[1][1][4] == 0.5
     assert samples[2][1][4] == 0.0
-    assert labels == ["arousal", "valence", "arousal_sd", "valence_sd", "quality"]
-    assert kinds == ["mean", "mean", "sd", "sd", "quality"]
+    assert labels == ["arousal", "arousal_sd", "valence", "valence_sd", "quality"]
     assert rate == 0.0
     assert source_id.startswith("insula-affect-")
     for piece in (

@@ -1,0 +1,616 @@
+"""insula: live EEG and ECG in, signal quality and affect estimates out. Research use, not a medical device.
+
+The command line, and the few names for use from Python. What a command needs is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from devices.api import Device
+    from devices.xdf_format import StreamSummary
+    from models.api import Estimate
+    from models.bundle import Bundle
+    from models.model import Model
+    from realtime.api import Health
+    from realtime.record import Recorder
+    from realtime.remote import Server
+    from realtime.session import Session, Summary
+
+RESEARCH_USE = "Research use only, not a medical device."
+NO_QT = 3
+"""Exit status of the dashboard where Qt cannot run."""
+
+
+class UsageError(Exception):
+    """A request that cannot be served; one line that says what to do."""
+
+
+def demo_recording() -> Path:
+    """The recording that ships: 19 channels of EEG and one of ECG, rest, then mental arithmetic."""
+    import devices
+
+    return Path(next(iter(devices.__path__))) / "recordings" / "eegmat_subject05.xdf"
+
+
+def installed_version() -> str:
+    try:
+        return version("insula")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def open_model(folder: str | None) -> Model:
+    """The model of a bundle folder, the default one without. Raises models.api.ModelError."""
+    from models.bundle import default_bundle_folder, load_bundle
+    from models.model import Model
+    from models.runtimes import load_runtime
+
+    bundle = load_bundle(Path(folder) if folder else default_bundle_folder())
+    return Model(bundle, load_runtime("ort", bundle))
+
+
+# -- what becomes of estimates -----------------------------------------------------------------------------------------
+
+
+class EstimateTable:
+    """Estimates as CSV, a row a window, each with the operating system once it is written. Never overwrites."""
+
+    def __init__(self, path: Path, targets: Sequence[str]) -> None:
+        from models.api import estimate_channels
+
+        self.path = path
+        try:
+            self._file = path.open("x", newline="", encoding="utf-8")
+        except FileExistsError:
+            raise UsageError(f"{path}: exists already, nothing is overwritten. Choose another name.") from None
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written ({error.strerror}). Check folder and rights.") from None
+        self._rows = csv.writer(self._file)
+        *names, quality = estimate_channels(targets)
+        self._rows.writerow(["t_end", *names, "present_eeg", "present_ecg", quality, "withheld"])
+
+    def __call__(self, estimate: Estimate) -> None:
+        # repr gives the shortest text that reads back as the same number: equal files are equal estimates.
+        *given, quality = (repr(value) if math.isfinite(value) else "" for value in estimate.values())
+        present = [repr(estimate.present.get(kind, 0.0)) for kind in ("eeg", "ecg")]
+        self._rows.writerow([repr(estimate.t_end), *given, *present, quality, estimate.withheld or ""])
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+
+def about(bundle: Bundle, title: str) -> dict[str, str]:
+    """What a record says of the session in its header."""
+    spec = bundle.manifest.window
+    return {
+        "title": title,
+        "software": f"insula {installed_version()}",
+        "model": bundle.manifest.name,
+        "model_hash": bundle.hash,
+        "window_seconds": repr(spec.seconds),
+        "hop_seconds": repr(spec.hop),
+        "use": RESEARCH_USE,
+    }
+
+
+def recorder_for(path: str, bundle: Bundle, title: str) -> Callable[..., Recorder]:
+    from realtime.record import Recorder
+
+    targets = [target.name for target in bundle.manifest.targets]
+    return lambda streams: Recorder(Path(path), streams, targets, about(bundle, title))
+
+
+# -- the dashboard, a process of its own -------------------------------------------------------------------------------
+
+
+def has_display() -> bool:
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+class Dashboard:
+    """The window of a session. The session goes on when it is closed or killed."""
+
+    def __init__(self, server: Server, console: Console) -> None:
+        self._console = console
+        self._address = server.address
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "gui.app", "--attach", server.address], stderr=subprocess.PIPE, text=True
+        )
+        self._said = False
+
+    def open(self) -> bool:
+        """Whether the window is there; says once when it is gone."""
+        status = self._process.poll()
+        if status is None:
+            return True
+        if not self._said:
+            self._said = True
+            last = (self._process.stderr.read() if self._process.stderr else "").strip().splitlines()[-1:]
+            if status:
+                self._console.print(f"The dashboard ended ({last[0] if last else f'status {status}'}).", markup=False)
+            self._console.print(
+                f"The session goes on. `insula dashboard` opens the window again, Ctrl-C stops. [{self._address}]",
+                markup=False,
+            )
+        return False
+
+    def wait(self) -> None:
+        """Until the window is closed."""
+        self._process.wait()
+
+
+def snapshot(server: Server, path: Path, console: Console) -> None:
+    """The dashboard as a picture, rendered offscreen; one line that says what is missing where that cannot be."""
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    command = [sys.executable, "-m", "gui.app", "--attach", server.address, "--snapshot", str(path)]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    except subprocess.TimeoutExpired:
+        console.print("No picture: the dashboard took more than 90 s to draw.", style="yellow")
+        return
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+        console.print(f"No picture of the dashboard: {last[0]}", style="yellow", markup=False)
+    else:
+        console.print(f"dashboard   {path}", markup=False)
+
+
+# -- running sessions --------------------------------------------------------------------------------------------------
+
+
+def describe_sources(session: Session, console: Console) -> None:
+    """What was chosen, and what the model has to do without. Raises UsageError when nothing fits."""
+    from realtime.sources import lacking
+
+    spec = session.windower.spec
+    missing = lacking(session.streams, spec)
+    for picked in session.windower.picked.values():
+        console.print(f"{picked.kind.upper():<4} {picked.why}", markup=False)
+    for kind, why in missing.items():
+        console.print(f"{kind.upper():<4} {why}", markup=False, style="yellow")
+    if not session.windower.picked:
+        found = ", ".join(f"{info.name or info.key} ({info.kind}, {info.rate:g} Hz)" for info in session.streams)
+        raise UsageError(
+            f"{session.title}: no EEG and no ECG that the model can use among {found or 'no streams at all'}. "
+            "`insula inspect FILE` shows what a file holds."
+        )
+
+
+def run_session(
+    devices: Sequence[Device],
+    model: Model,
+    console: Console,
+    *,
+    title: str,
+    headless: bool,
+    estimates: str | None,
+    record: str | None,
+    seconds: float = math.inf,
+    picture: Path | None = None,
+    extra: Sequence[Callable[[Estimate], None]] = (),
+) -> Summary:
+    """Run a session with everything around it: dashboard, outlet, CSV, record, progress."""
+    from devices.api import Transport
+    from devices.lsl import lsl_clock
+    from realtime.outlet import AffectOutlet
+    from realtime.remote import Server
+    from realtime.session import Session
+
+    bundle = model.bundle
+    transport = next((device for device in devices if isinstance(device, Transport)), None)
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(title))
+        follow: list[Callable[[Estimate], None]] = list(extra)
+        if estimates:
+            follow.append(
+                stack.enter_context(EstimateTable(Path(estimates), [t.name for t in bundle.manifest.targets]))
+            )
+        dashboard: Dashboard | None = None
+        session = Session(
+            devices,
+            model,
+            title=title,
+            clock=lsl_clock,
+            server=server,
+            recorder=recorder_for(record, bundle, title) if record else None,
+            linger=lambda: dashboard is not None and dashboard.open(),
+        )
+        describe_sources(session, console)
+        for follower in extra:
+            session.follow(follower)
+        if estimates:
+            session.follow(stack.enter_context(EstimateTable(Path(estimates), session.card.targets)))
+        if transport is None or transport.speed != math.inf:
+            outlet = stack.enter_context(AffectOutlet(session.card, title))
+
+            def publish(estimate: Estimate) -> None:
+                # A replay's estimates are about then; on LSL they are about now.
+                outlet.push(estimate, estimate.t_end + (lsl_clock() - transport.position if transport else 0.0))
+
+            session.follow(publish)
+        if not headless:
+            dashboard = Dashboard(server, console)
+            console.print("Dashboard opened. Ctrl-C here stops the session.")
+        progress = Progress(console, transport, headless)
+        if headless and transport is None:
+            session.follow(progress.say)
+        began = time.monotonic()
+
+        def every(health: Health) -> None:
+            progress.show(health)
+            if dashboard is not None:
+                dashboard.open()
+            if time.monotonic() - began > seconds:
+                session.stop()
+
+        with progress:
+            summary = session.run(every)
+        if picture is not None:
+            snapshot(server, picture, console)
+        if dashboard is not None and dashboard.open():
+            console.print("The session has ended; close the window to finish.")
+            dashboard.wait()
+    return summary
+
+
+class Progress:
+    """What the terminal shows while a session runs: a bar for a replay, alarms as they come for a live session."""
+
+    def __init__(self, console: Console, transport: object, headless: bool) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        from devices.api import Transport
+
+        self._console = console
+        self._transport = transport if isinstance(transport, Transport) else None
+        self._alarms: tuple[str, ...] = ()
+        self._bar: Bar | None = None
+        if self._transport is not None and headless:
+            self._bar = Bar(
+                TextColumn("replaying"), BarColumn(), TextColumn("{task.fields[at]}"), TimeElapsedColumn(),
+                console=console, transient=not console.is_terminal,
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=self._transport.stop - self._transport.start, at="")
+
+    def show(self, health: Health) -> None:
+        if self._bar is not None and self._transport is not None:
+            done, total = health.now - self._transport.start, self._transport.stop - self._transport.start
+            self._bar.update(self._task, completed=done, at=f"{done:.0f} of {total:.0f} s")
+        for alarm in health.alarms:
+            if alarm.split(":")[0] not in {known.split(":")[0] for known in self._alarms}:
+                self._console.print(alarm, style="bold red", markup=False)
+        self._alarms = health.alarms
+
+    def say(self, estimate: Estimate) -> None:
+        self._console.print(f"{estimate.t_end:12.1f} s  {words(estimate)}", markup=False)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def words(estimate: Estimate) -> str:
+    """An estimate in words: the figures, or why there are none."""
+    if estimate.withheld is not None:
+        return f"withheld: {estimate.withheld}"
+    figures = zip(estimate.targets, estimate.mean.tolist(), estimate.sd.tolist(), strict=True)
+    return "  ".join(f"{target} {mean:.2f} ± {sd:.2f}" for target, mean, sd in figures)
+
+
+def conclude(summary: Summary, console: Console, estimates: str | None, record: str | None) -> int:
+    """What was done and where it lies; the exit status."""
+    lost = sum(summary.lost.values())
+    console.print(
+        f"{summary.windows} windows, {summary.estimates} with an estimate, {summary.skipped} skipped; "
+        f"{sum(summary.samples.values())} samples, {lost} lost or refused",
+        markup=False,
+    )
+    for what, where in (("estimates", estimates), ("record", record)):
+        if where:
+            console.print(f"{what:<11} {where}", markup=False)
+    if summary.problem:
+        console.print(summary.problem, style="bold red", markup=False)
+    return 1 if summary.problem else 0
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def demo(options: argparse.Namespace, console: Console) -> int:
+    """Replay the recording that ships through the default model."""
+    from devices.xdf import XdfReplay
+
+    headless = options.headless or not has_display()
+    folder = Path(options.to)
+    out = folder / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be made ({error.strerror}). Name another folder with --to.") from None
+    table, record = str(out / "estimates.csv"), str(out / "session.xdf")
+    console.print(f"insula demo: a real recording of rest, then mental arithmetic. {RESEARCH_USE}", markup=False)
+    model = open_model(None)
+    device = XdfReplay(demo_recording(), speed=math.inf if headless else 1.0)
+    if not headless:
+        console.print("It takes 4 minutes in real time; the first is the resting baseline. --headless is faster.")
+    estimates: dict[float, Estimate] = {}
+    summary = run_session(
+        [device],
+        model,
+        console,
+        title="demo",
+        headless=headless,
+        estimates=table,
+        record=record,
+        picture=out / "dashboard.png" if headless else None,
+        extra=[lambda estimate: estimates.__setitem__(estimate.t_end, estimate)],
+    )
+    phase_table(list(estimates.values()), phases(demo_recording()), model.bundle, console)
+    return conclude(summary, console, table, record)
+
+
+def phases(recording: Path) -> list[tuple[float, float, str]]:
+    """What the participant did: (from, to, phase) on the recording's clock, by its markers."""
+    from devices.xdf_format import XdfFile
+
+    with XdfFile(recording) as file:
+        number = next(stream.id for stream in file.streams.values() if stream.type == "Markers")
+        times, labels = file.read(number)
+    marks = list(zip(times.tolist(), [str(label) for label in labels[:, 0]], strict=True))
+    return [(begin, end, label) for (begin, label), (end, _) in itertools.pairwise(marks)]
+
+
+def phase_table(
+    estimates: Sequence[Estimate], truth: Sequence[tuple[float, float, str]], bundle: Bundle, console: Console
+) -> None:
+    """Estimates against what the participant really did."""
+    from rich.table import Table
+
+    target, seconds = bundle.manifest.targets[0].name, bundle.manifest.window.seconds
+    start = truth[0][0]
+    table = Table("time", "true phase", target, "", "", title=f"{target} of a person the model was not trained on")
+    for at in range(10, int(truth[-1][1] - start) + 1, 10):
+        near = [estimate for estimate in estimates if 0 <= start + at - estimate.t_end < 1.0]
+        phase = next((label for begin, end, label in truth if begin < start + at <= end), "")
+        if near and near[-1].withheld is None:
+            mean, sd = float(near[-1].mean[0]), float(near[-1].sd[0])
+            table.add_row(f"{at} s", phase, f"{mean:.2f} ± {sd:.2f}", "█" * round(mean * 20), "")
+        elif near:
+            table.add_row(f"{at} s", phase, "", "", f"withheld: {near[-1].withheld}")
+    console.print(table)
+    for name, begin, end in spans(truth):
+        # A window that reaches back over the change shows both phases.
+        inside = [e for e in estimates if begin + (seconds if name != truth[0][2] else 0) <= e.t_end <= end + 1e-6]
+        given = [float(estimate.mean[0]) for estimate in inside if estimate.withheld is None]
+        mean = sum(given) / len(given) if given else math.nan
+        console.print(f"mean {target}, {name}: {mean:.2f} ({len(given)} of {len(inside)} windows)", markup=False)
+    console.print(f"{bundle.label}: {bundle.manifest.accuracy}. {bundle.manifest.limits}", markup=False)
+
+
+def spans(truth: Sequence[tuple[float, float, str]]) -> list[tuple[str, float, float]]:
+    """The last minute of the first phase, and all of every later one."""
+    (_, end, first), *later = truth
+    return [(f"last minute of {first}", end - 60.0, end), *((label, begin, end) for begin, end, label in later)]
+
+
+def replay(options: argparse.Namespace, console: Console) -> int:
+    """Replay a recording through the model."""
+    from devices.xdf import XdfReplay
+
+    headless = options.headless or not has_display()
+    speed = options.speed or (math.inf if headless else 1.0)
+    device = XdfReplay(options.file, start=options.begin, stop=options.end, speed=speed)
+    for finding in device.findings:
+        console.print(finding, style="yellow", markup=False)
+    model = open_model(options.model)
+    summary = run_session(
+        [device],
+        model,
+        console,
+        title=f"replay of {Path(options.file).name}",
+        headless=headless,
+        estimates=options.estimates,
+        record=options.record,
+    )
+    return conclude(summary, console, options.estimates, options.record)
+
+
+def live(options: argparse.Namespace, console: Console) -> int:
+    """Estimate from live sources."""
+    from devices.api import open_device
+
+    model = open_model(options.model)
+    devices = [open_device(address) for address in options.source]
+    console.print(RESEARCH_USE, markup=False)
+    summary = run_session(
+        devices,
+        model,
+        console,
+        title="live",
+        headless=options.headless or not has_display(),
+        estimates=options.estimates,
+        record=options.record,
+        seconds=options.seconds,
+    )
+    return conclude(summary, console, options.estimates, options.record)
+
+
+def inspect(options: argparse.Namespace, console: Console) -> int:
+    """Say what is in a recording."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from devices.xdf import XdfReplay
+    from devices.xdf_format import describe
+    from models.bundle import default_bundle_folder, load_bundle
+    from realtime.sources import choose, lacking
+
+    streams = describe(options.file)
+    table = Table(title=Text(str(options.file)))
+    for heading in ("name", "type", "channels", "rate", "effective", "duration", "samples", "gaps", "clock offsets"):
+        table.add_column(heading, overflow="fold")
+    for stream in streams:
+        table.add_row(*(Text(cell) for cell in stream_row(stream)))
+    console.print(table)
+    spec = load_bundle(Path(options.model) if options.model else default_bundle_folder()).manifest.window
+    with XdfReplay(options.file) as device:
+        for name, why in device.left_out:
+            console.print(f"not used: {name}: {why}", markup=False)
+        for picked in choose(device.streams, spec).values():
+            console.print(f"{picked.kind.upper():<4} {picked.why}", markup=False)
+        for kind, why in lacking(device.streams, spec).items():
+            console.print(f"{kind.upper():<4} {why}", markup=False, style="yellow")
+        for finding in device.findings:
+            console.print(finding, style="yellow", markup=False)
+    return 0
+
+
+def stream_row(stream: StreamSummary) -> tuple[str, ...]:
+    """A stream as `insula inspect` shows it."""
+
+    def number(value: float, unit: str, digits: int = 1) -> str:
+        return f"{value:.{digits}f} {unit}" if math.isfinite(value) else "-"
+
+    shown = ", ".join(stream.channels[:8]) + (" …" if len(stream.channels) > 8 else "")
+    low, high = stream.offset_range
+    return (
+        stream.name,
+        stream.type,
+        f"{len(stream.channels)}: {shown}" + (f" [{stream.unit}]" if stream.unit else ""),
+        f"{stream.rate:g} Hz" if stream.rate else "irregular",
+        number(stream.effective_rate, "Hz", 2),
+        number(stream.duration, "s"),
+        str(stream.samples),
+        f"{stream.gaps} ({stream.gap_seconds:.1f} s)" if stream.gaps else "none",
+        f"{stream.offsets} ({low * 1e3:+.3f} to {high * 1e3:+.3f} ms)" if stream.offsets else "none",
+    )
+
+
+def dashboard(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001  (every command takes both)
+    """Open the window of a session that runs already."""
+    from realtime.remote import running_sessions
+
+    found = [options.session] if options.session else running_sessions()
+    if not found:
+        raise UsageError(
+            "No session is running. Start one with `insula live SOURCE...`, `insula replay` or `insula demo`."
+        )
+    return subprocess.run([sys.executable, "-m", "gui.app", "--attach", found[-1]], check=False).returncode
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def speed(text: str) -> float:
+    try:
+        value = math.inf if text == "max" else float(text)
+    except ValueError:
+        value = math.nan
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0, or max")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="insula",
+        description="Live EEG and ECG in; signal quality and affect estimates out, with their uncertainty.",
+        epilog=RESEARCH_USE,
+    )
+    made.add_argument("--version", action="version", version=f"insula {installed_version()}")
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", metavar="BUNDLE", help="folder of a model bundle (default: the one that ships)")
+    common.add_argument("--headless", action="store_true", help="no dashboard, even where there is a display")
+    common.add_argument("--estimates", metavar="OUT.csv", help="write every estimate as a row")
+    common.add_argument("--record", metavar="OUT.xdf", help="record raw streams, markers and estimates")
+
+    one = commands.add_parser("demo", help="a real recording through the default model, no hardware needed")
+    one.add_argument("--headless", action="store_true", help="no dashboard: as fast as it goes, with a table")
+    one.add_argument("--to", metavar="DIR", default="insula-out", help="where its files go (default: %(default)s)")
+    one.set_defaults(run=demo)
+
+    one = commands.add_parser("replay", parents=[common], help="a recorded XDF file through a model")
+    one.add_argument("file", metavar="FILE.xdf")
+    one.add_argument("--speed", type=speed, metavar="X|max", help="1 is real time (default: 1, max without dashboard)")
+    one.add_argument("--from", dest="begin", type=float, metavar="S", help="begin so many seconds into the recording")
+    one.add_argument("--to", dest="end", type=float, metavar="S", help="end so many seconds into the recording")
+    one.set_defaults(run=replay)
+
+    one = commands.add_parser("live", parents=[common], help="live sources through a model, for example lsl:type=EEG")
+    one.add_argument("source", nargs="+", metavar="SOURCE", help="lsl:type=EEG, lsl:name=..., synthetic:, ...")
+    one.add_argument("--seconds", type=float, default=math.inf, metavar="S", help="stop after so many seconds")
+    one.set_defaults(run=live)
+
+    one = commands.add_parser("inspect", help="what is in an XDF file, and what would be used as EEG and ECG")
+    one.add_argument("file", metavar="FILE.xdf")
+    one.add_argument("--model", metavar="BUNDLE", help="for which model (default: the one that ships)")
+    one.set_defaults(run=inspect)
+
+    one = commands.add_parser("dashboard", help="open the window of a session that is running")
+    one.add_argument("session", nargs="?", metavar="SESSION", help="its address (default: the newest)")
+    one.set_defaults(run=dashboard)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status. A fault of the user's or of a file's is one line and status 2."""
+    options = parser().parse_args(arguments)
+    from rich.console import Console
+
+    from devices.api import DeviceError
+    from devices.xdf_format import XdfError
+    from models.api import ModelError
+    from realtime.remote import RemoteError
+
+    console = Console(highlight=False)
+
+    def stop(number: int, frame: object) -> None:  # noqa: ARG001  (the signature is Python's)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        status: int = options.run(options, console)
+    except (DeviceError, ModelError, XdfError, RemoteError, UsageError) as error:
+        print(f"insula: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("insula: stopped", file=sys.stderr)
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
