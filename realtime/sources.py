@@ -21,7 +21,8 @@ MICROVOLTS = {
 """Of units as sources spell them; the numbers are the powers of ten that MNE sends."""
 _PREFIX = re.compile(r"^EEG[ _:.-]+(?=.)")
 _SUFFIX = re.compile(r"[ _-]*-(REF|LE|RE|AR|AVG|A1A2|A1|A2|M1M2|M1|M2)$")
-_HEART = re.compile(r"^(ECG|EKG)([ _:.-]*\w+)?$")
+_HEART = re.compile(r"^(?:ECG|EKG)\d*(?:[ _:.-]+(?:LEAD[ _:.-]*)?(\w+))?$")
+_LEADS = frozenset(("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +43,19 @@ class Picked:
 
 
 def normalised(label: str) -> str:
-    """The electrode that a channel label names, whatever the spelling.
+    """The electrode or lead that a channel label names, whatever the spelling.
 
-    >>> [normalised(label) for label in ("EEG Fp1-REF", "T7", "cz.", "EKG", "ECG ECG")]
-    ['FP1', 'T3', 'CZ', 'ECG', 'ECG']
+    >>> [normalised(label) for label in ("EEG Fp1-REF", "T7", "cz.", "EKG", "ECG ECG", "ECG lead II")]
+    ['FP1', 'T3', 'CZ', 'ECG', 'ECG', 'II']
     """
-    name = _SUFFIX.sub("", _PREFIX.sub("", label.strip().upper())).strip(" .")
-    return "ECG" if _HEART.match(name) else RENAMED.get(name, name)
+    name = _bare(label)
+    if heart := _HEART.match(name):
+        return str(heart[1]) if heart[1] in _LEADS else "ECG"
+    return RENAMED.get(name, name)
+
+
+def _bare(label: str) -> str:
+    return _SUFFIX.sub("", _PREFIX.sub("", label.strip().upper())).strip(" .")
 
 
 def choose(streams: Sequence[StreamInfo], spec: WindowSpec) -> dict[str, Picked]:
@@ -99,8 +106,9 @@ def _pick(streams: Sequence[StreamInfo], spec: InputSpec) -> Picked | str:
 def _columns(stream: StreamInfo, spec: InputSpec) -> tuple[int, ...]:
     names = [normalised(label) for label in stream.channels]
     if spec.kind == "ecg" and len(spec.channels) == 1:
-        if "ECG" in names:
-            return (names.index("ECG"),)
+        called = [i for i, label in enumerate(stream.channels) if _HEART.match(_bare(label))]
+        if called:
+            return (called[0],)
         wanted = normalised(spec.channels[0])
         if wanted in names:
             return (names.index(wanted),)

@@ -1,0 +1,136 @@
+"""Stamps of real life: duplicates, leaps, holes, nonsense; and values that are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from realtime.filters import HOLE, MISSING, REACHED, RESTART, STUCK
+from realtime.intake import Intake, Pick
+
+RATE = 250.0
+
+
+def stamps(n=500, start=100.0):
+    return start + np.arange(n) / RATE
+
+
+def admit(times, lost=0):
+    intake = Intake(RATE, 4096)
+    keep, marks = intake.admit(times, lost)
+    return keep.tolist(), marks.tolist(), intake.counters(0)
+
+
+def test_regular_stamps_are_all_taken_and_one_segment():
+    keep, marks, counters = admit(stamps())
+    assert keep == list(range(500))
+    assert marks == [RESTART] + [0] * 499
+    assert (counters.samples, counters.refused, counters.gaps) == (500, 0, 0)
+
+
+@pytest.mark.parametrize("stamp", [np.nan, np.inf, -np.inf, 1e300, -1e300])
+def test_a_stamp_that_is_no_time_is_refused_wherever_it_stands(stamp):
+    for at in (0, 3, 300, 499):
+        times = stamps()
+        times[at] = stamp
+        keep, marks, counters = admit(times)
+        assert keep == [i for i in range(500) if i != at]
+        assert sum(mark == RESTART for mark in marks) == 1
+        assert (counters.samples, counters.refused) == (499, 1)
+
+
+def test_duplicates_and_late_packets_are_refused():
+    times = stamps()
+    times[200] = times[199]
+    times[300:310] = times[250:260]
+    keep, marks, counters = admit(times)
+    assert keep == [i for i in range(500) if i != 200 and not 300 <= i < 310]
+    assert marks.count(RESTART) == 1
+    assert counters.refused == 11
+
+
+def test_a_short_hole_is_bridged_and_a_longer_one_begins_a_segment():
+    short = np.delete(stamps(), np.s_[200:210])
+    assert admit(short)[1][200] == HOLE
+    assert admit(short)[2].gaps == 1
+    long = np.delete(stamps(), np.s_[200:230])
+    assert admit(long)[1][200] == RESTART
+    tiny = np.delete(stamps(), np.s_[200:203])
+    assert admit(tiny)[1][200] == 0
+
+
+def test_samples_that_a_device_lost_are_a_hole_though_the_stamps_do_not_show_it():
+    for lost, mark in ((3, HOLE), (40, RESTART)):
+        intake = Intake(RATE, 4096)
+        intake.admit(stamps(100), 0)
+        intake.admit(np.array([np.nan]), lost)  # the loss is not forgotten with a refused sample
+        _, marks = intake.admit(stamps(100, start=100.4), 0)
+        assert marks.tolist() == [mark] + [0] * 99
+        assert intake.counters(0).lost == lost
+
+
+def test_one_wild_stamp_is_refused_and_a_leap_that_lasts_is_followed():
+    times = stamps()
+    times[250] += 200_000
+    keep, marks, _ = admit(times)
+    assert keep == [i for i in range(500) if i != 250]
+    assert marks.count(RESTART) == 1
+    times = stamps()
+    times[250:] += 200_000
+    keep, marks, counters = admit(times)
+    assert keep == [*range(250), *range(257, 500)]
+    assert marks[250] == RESTART
+    assert counters.refused == 7
+
+
+def test_a_first_stamp_that_is_nonsense_is_given_up_for_what_follows():
+    times = stamps()
+    times[0] = 1.8e9
+    intake = Intake(RATE, 4096)
+    intake.admit(times, 0)
+    assert intake.first == times[1]
+    assert intake.last == times[-1]
+    assert (intake.counters(0).samples, intake.counters(0).refused) == (499, 1)
+
+
+def test_stamps_that_fall_far_back_are_refused_until_they_catch_up():
+    times = np.concatenate([stamps(500), stamps(1000) - 10])
+    keep, _, counters = admit(np.concatenate([times, stamps(500, start=102.0)]))
+    assert keep == [*range(500), *range(1500, 2000)]
+    assert counters.refused == 1000
+
+
+def test_before_the_first_sample_there_is_no_time():
+    intake = Intake(RATE, 16)
+    assert np.isnan(intake.first)
+    assert np.isnan(intake.last)
+
+
+def pick(raw, *, scale=1.0, columns=(0,), marks=None):
+    raw = np.asarray(raw, np.float32).reshape(len(raw), -1)
+    marks = np.zeros(len(raw), np.uint8) if marks is None else marks
+    samples, flags = Pick(columns, scale, 100.0, 4096).run(raw, np.arange(len(raw)), marks)
+    return samples, flags
+
+
+def test_columns_are_picked_in_order_and_scaled():
+    samples, _ = pick([[1, 2, 3], [4, 5, 6]], scale=1000.0, columns=(2, 0))
+    assert samples.tolist() == [[3000, 1000], [6000, 4000]]
+
+
+def test_what_is_no_number_is_missing():
+    _, flags = pick([1, np.nan, 2, np.inf, -np.inf, 3])
+    assert flags[:, 0].tolist() == [0, MISSING, 0, MISSING, MISSING, 0]
+
+
+def test_five_equal_values_are_a_run_and_four_are_none():
+    _, flags = pick([1, 7, 7, 7, 7, 2, 7, 7, 7, 7, 7, 7, 3])
+    assert flags[:6, 0].tolist() == [0] * 6
+    assert flags[6:, 0].tolist() == [0, 0, 0, 0, STUCK | REACHED, STUCK, 0]
+
+
+def test_a_new_segment_begins_a_new_run():
+    marks = np.zeros(8, np.uint8)
+    marks[4] = RESTART
+    _, flags = pick([7] * 8, marks=marks)
+    assert not flags.any()
