@@ -225,11 +225,6 @@ def run_session(
     transport = next((device for device in devices if isinstance(device, Transport)), None)
     with ExitStack() as stack:
         server = stack.enter_context(Server(title))
-        follow: list[Callable[[Estimate], None]] = list(extra)
-        if estimates:
-            follow.append(
-                stack.enter_context(EstimateTable(Path(estimates), [t.name for t in bundle.manifest.targets]))
-            )
         dashboard: Dashboard | None = None
         session = Session(
             devices,
