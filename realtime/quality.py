@@ -89,6 +89,3 @@ def _verdict(name: str, kind: str, missing: float, stuck: float, sd: float, span
             found.append((max(0.0, score), f"amplitude {span:.0f} uV"))
     score, reason = min(found, default=(1.0, ""), key=lambda criterion: criterion[0])
     return Verdict(name, score, reason)
-
-
-_measure(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.uint8), *(np.zeros(0, np.int64),) * 2, np.zeros(0))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from devices.api import Chunk, End, Item, Rewind, StreamInfo, Tick
 from models.api import InputSpec, Verdict, Window, WindowSpec
 from realtime.filters import MISSING, SETTLING, Filter, design
-from realtime.intake import Counters, Intake, Pick
+from realtime.intake import ABSURD, Counters, Intake, Pick
 from realtime.quality import assess
 from realtime.resample import NEVER, Resampler
 from realtime.ring import Ring
@@ -57,6 +57,7 @@ class Windower:
         """Seconds after its end at which a tick cuts a window."""
         self._next: int | None = None
         self._skipped = 0
+        self._window(0, 0, 1)  # compiles what cuts a window, or loads it: no live window waits for that
 
     def push(self, chunk: Chunk) -> list[Window]:
         """Take a chunk; the windows that every kind of signal has now passed. Chunks of unused streams do nothing."""
@@ -80,7 +81,7 @@ class Windower:
         When the list is empty nothing has changed. When it is not, this very tick must be part of the record, after the
         chunks that came before it: a replay that gives it back at the same place cuts the same windows.
         """
-        if not math.isfinite(now):
+        if not abs(now) < ABSURD:
             return []
         last = math.floor((now - self.grace) / self.spec.hop)
         while last * self.spec.hop + self.grace >= now:
@@ -239,8 +240,6 @@ class _Lane:
         self._values = Ring(room, width, np.float32)
         self._flags = Ring(room, width, np.uint8)
         self.overrun = 0
-        empty = np.zeros((width, 0), np.float32), np.zeros((width, 0), np.uint8)
-        self.cut(0, 0, *empty, np.zeros(len(picked.columns), np.bool_))  # compiled before the first live window
 
     def take(
         self,

@@ -141,3 +141,15 @@ def test_it_says_its_delay(rate):
     arrived = np.sum(times * strength) / np.sum(strength)
     assert chain.delay(10.0) == pytest.approx(arrived - 4, abs=1e-3)
     assert 0.005 < chain.delay(10.0) < 0.02
+
+
+def test_a_source_that_falls_silent_leaves_no_subnormal_numbers():
+    samples = np.zeros((250 * 60, 2))
+    samples[:500] = np.random.default_rng(0).standard_normal((500, 2))
+    chain = Filter(design(spec(notch=(50.0,)), 250.0), 2, 250.0)
+    chain.run(samples, *no_flags(samples))
+    sizes = np.abs(samples[samples != 0])
+    assert sizes.min() > np.finfo(np.float64).tiny
+    silence = np.zeros((250 * 600, 2))
+    chain.run(silence, *no_flags(silence))
+    assert not silence[-1].any()

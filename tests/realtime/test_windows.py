@@ -288,3 +288,40 @@ def test_losses_are_counted():
 def test_a_chunk_of_the_wrong_shape_is_refused_in_words():
     with pytest.raises(ValueError, match="cap: 5 stamps of 3 channels"):
         Windower(SPEC, [EEG]).push(Chunk("cap", np.arange(5.0), np.zeros((5, 2), np.float32)))
+
+
+def test_nothing_is_compiled_once_a_windower_is_made(faulty):
+    from realtime import filters, intake, quality, resample, ring, windows
+
+    kernels = [
+        intake._admit,
+        intake._pick,
+        filters._filter,
+        resample._resample,
+        ring._write,
+        windows._place,
+        quality._measure,
+    ]
+    windower = Windower(SPEC, [EEG, ECG])
+    before = [len(kernel.signatures) for kernel in kernels]
+    assert all(before)
+    eeg, ecg, _ = faulty
+    locked = Chunk(EEG.key, eeg.times.copy(), np.asfortranarray(eeg.data))
+    locked.times.flags.writeable = locked.data.flags.writeable = False
+    run(windower, [locked, *pieces(ecg, (1, 2, 500)), Tick(2000.0)])
+    assert [len(kernel.signatures) for kernel in kernels] == before
+
+
+@pytest.mark.parametrize("now", [float("inf"), float("-inf"), float("nan"), 1e300, -1e300])
+def test_a_clock_that_is_no_time_cuts_nothing(now):
+    windower = Windower(SPEC, [EEG])
+    windower.push(recording(EEG, 5))
+    assert windower.tick(now) == []
+
+
+@pytest.mark.parametrize("start", [-30.0, 0.0, 3.3e5, 1.8e9])
+def test_windows_lie_on_whole_hops_of_any_clock(start):
+    windows = run(Windower(SPEC, [EEG]), [recording(EEG, 6, start=start)])
+    assert [w.t_end - start for w in windows] == pytest.approx([2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5][: len(windows)])
+    assert len(windows) == 8
+    assert windows[-1].present["eeg"] == 1
