@@ -45,6 +45,8 @@ PIECES_A_SECOND = 10
 BATCH = 0.5
 """Seconds of signal that one read gives at most, so that an unpaced replay still answers its controls."""
 BATCH_ITEMS = 2000
+SHORTEST_WAIT = 1e-6
+"""Seconds; shorter ones are rounding of the clock, and sleeping them would not move it."""
 LONGEST_WAIT = 3600.0
 """A step in the stamps longer than this is a clock jump; nobody waits for it."""
 
@@ -360,9 +362,9 @@ class XdfReplay:
                     self._anchor = None
                 if not (playing and speed == np.inf):
                     wait = self._wait(due, speed) if playing else np.inf
-                    if wait > 0.0:
+                    if wait > SHORTEST_WAIT:
                         left = deadline - self._now()
-                        if batch or left <= 0.0:
+                        if batch or left <= SHORTEST_WAIT:
                             break
                         self._sleep(min(wait, left))
                         continue
