@@ -1,0 +1,95 @@
+"""EEG and ECG of people at rest and during mental arithmetic (PhysioNet eegmat 1.0.0), from one npz at 128 Hz.
+
+Zyma et al., "Electroencephalograms during mental arithmetic task performance", Data 4(1):14, 2019. The EEG was cleaned
+with ICA by its authors. Rest always came first and lasts about 182 s, arithmetic about 62 s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.api import Chunk, StreamInfo
+from offline_training.api import Recording, Source, TrainingError
+
+FILE = "eegmat_28_people_128hz_int16_0p1uV.npz"
+SOURCE = Source(
+    name="eegmat 1.0.0",
+    attribution=(
+        "Zyma I, Tukaev S, Seleznov I, Kiyono K, Popov A, Chernykh M, Shpenkov O. Electroencephalograms during mental "
+        "arithmetic task performance. Data 4(1):14, 2019; PhysioNet eegmat 1.0.0, doi:10.13026/C2JQ1P"
+    ),
+    licence="ODC-By 1.0",
+    url="https://physionet.org/content/eegmat/1.0.0/",
+    order="rest always came first, so whatever drifts with time is part of what is measured",
+)
+PHASES = (("1", "rest", 0.0), ("2", "mental arithmetic", 1.0))
+PAUSE = 60.0
+"""Seconds at least between the two recordings on the session clock; how long it really was is not known."""
+ROUND = 10.0
+"""Seconds; recordings begin at whole multiples, so that the windows of all people lie alike in them."""
+CHUNK_SAMPLES = 64
+"""Half a second at 128 Hz, as a device would send it. Windows do not depend on it."""
+
+
+def archive(folder: Path) -> Path:
+    """The npz inside ``folder``, or inside its ``eegmat``. Raises TrainingError."""
+    for path in (folder / FILE, folder / "eegmat" / FILE):
+        if path.is_file():
+            return path
+    raise TrainingError(f"{folder}: no {FILE} there; give the folder that holds it, or the one that holds eegmat/.")
+
+
+def digest(folder: Path) -> str:
+    """sha256 of the archive, in hexadecimal."""
+    with archive(folder).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def recordings(folder: Path) -> Iterator[Recording]:
+    """Rest, then arithmetic, of every person, in microvolts; the A2-A1 channel is left out."""
+    path = archive(folder)
+    with np.load(path, allow_pickle=False) as stored:
+        names = [str(name) for name in stored["channels"]]
+        rate, scale = float(stored["fs"]), float(stored["scale_uV"])
+        if names[-1] != "ECG" or "A2-A1" not in names:
+            raise TrainingError(f"{path}: channels are {' '.join(names)}, expected A2-A1 and, last, ECG.")
+        eeg_rows = [row for row, name in enumerate(names) if name not in ("A2-A1", "ECG")]
+        streams = (
+            StreamInfo(key="eeg", kind="eeg", channels=tuple(names[row] for row in eeg_rows), rate=rate, unit="uV"),
+            StreamInfo(key="ecg", kind="ecg", channels=("ECG",), rate=rate, unit="uV"),
+        )
+        for person in sorted({name.rsplit("_", 1)[0] for name in stored.files if "_" in name and name[-1] in "12"}):
+            start = 0.0
+            for suffix, phase, arousal in PHASES:
+                counts = stored[f"{person}_{suffix}"]
+                stop = start + counts.shape[1] / rate
+                samples = (counts.T * scale).astype(np.float32)
+                parts = {"eeg": samples[:, eeg_rows], "ecg": samples[:, -1:]}
+                yield Recording(
+                    person=person.removeprefix("Subject"),
+                    session=person,
+                    phase=phase,
+                    targets={"arousal": arousal},
+                    rest=arousal == 0.0,
+                    streams=streams,
+                    chunks=tuple(_cut(parts, start, rate)),
+                    start=start,
+                    stop=stop,
+                )
+                start = math.ceil((stop + PAUSE) / ROUND) * ROUND
+
+
+def _cut(parts: dict[str, NDArray[np.float32]], start: float, rate: float) -> Iterator[Chunk]:
+    """Chunks of half a second, the streams taking turns as they would live."""
+    n = len(next(iter(parts.values())))
+    times = start + np.arange(n) / rate
+    for first in range(0, n, CHUNK_SAMPLES):
+        piece = slice(first, first + CHUNK_SAMPLES)
+        for stream, samples in parts.items():
+            yield Chunk(stream=stream, times=times[piece], data=np.ascontiguousarray(samples[piece]))

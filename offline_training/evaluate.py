@@ -1,0 +1,184 @@
+"""How good a classifier is on people it was not trained on: figures with intervals over people, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+THRESHOLD = 0.0
+"""Log odds; fixed beforehand, never fitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured value and its 95 % interval over people."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    balanced_accuracy: Figure
+    auroc: Figure
+    macro_f1: Figure
+    windows: int
+    people: int
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def balanced_accuracy(
+    label: NDArray[np.int64], decision: NDArray[np.bool_], weight: NDArray[np.float64] | None = None
+) -> float:
+    """Mean of sensitivity and specificity; ``weight`` (n,) counts each window so often."""
+    w = np.ones(len(label)) if weight is None else weight
+    one, zero = label == 1, label == 0
+    return float(0.5 * (w[one & decision].sum() / w[one].sum() + w[zero & ~decision].sum() / w[zero].sum()))
+
+
+def macro_f1(label: NDArray[np.int64], decision: NDArray[np.bool_], weight: NDArray[np.float64] | None = None) -> float:
+    """Unweighted mean of the F1 of both classes; a class neither present nor claimed counts as 0."""
+    w = np.ones(len(label)) if weight is None else weight
+    one = label == 1
+    total = 0.0
+    for truth, claim in ((one, decision), (~one, ~decision)):
+        claimed = w[truth].sum() + w[claim].sum()
+        total += 2.0 * w[truth & claim].sum() / claimed if claimed > 0 else 0.0
+    return float(0.5 * total)
+
+
+def auroc(label: NDArray[np.int64], logit: NDArray[np.float64], weight: NDArray[np.float64] | None = None) -> float:
+    """Chance that a window of class 1 has the higher value than one of class 0; ties count half."""
+    w = np.ones(len(label)) if weight is None else weight
+    _, level = np.unique(logit, return_inverse=True)
+    ones = np.bincount(level, w * (label == 1))
+    zeros = np.bincount(level, w * (label == 0))
+    below = np.cumsum(zeros) - zeros
+    return float((ones * (below + 0.5 * zeros)).sum() / (ones.sum() * zeros.sum()))
+
+
+def score(
+    label: NDArray[np.int64], logit: NDArray[np.float64], person: NDArray[np.str_], *, draws: int = 2000, seed: int = 0
+) -> Scores:
+    """The three figures over windows (n,), each with a 95 % percentile interval over ``draws`` resamples of people."""
+    people, index = np.unique(person, return_inverse=True)
+    random = np.random.default_rng(seed)
+    rows: list[tuple[float, float, float]] = []
+    while len(rows) < draws:
+        times = np.bincount(random.integers(len(people), size=len(people)), minlength=len(people))
+        weight = times[index].astype(np.float64)
+        if weight[label == 1].sum() == 0.0 or weight[label == 0].sum() == 0.0:
+            continue
+        rows.append(_measure(label, logit, weight))
+    low, high = np.percentile(np.array(rows), [2.5, 97.5], axis=0)
+    values = _measure(label, logit, None)
+    figures = [Figure(*map(float, figure)) for figure in zip(values, low, high, strict=True)]
+    return Scores(figures[0], figures[1], figures[2], windows=len(label), people=len(people))
+
+
+def _measure(
+    label: NDArray[np.int64], logit: NDArray[np.float64], weight: NDArray[np.float64] | None
+) -> tuple[float, float, float]:
+    decision = logit > THRESHOLD
+    return (
+        balanced_accuracy(label, decision, weight),
+        auroc(label, logit, weight),
+        macro_f1(label, decision, weight),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Calibration of raw log odds: probability = sigmoid(logit / temperature + bias)."""
+
+    temperature: float
+    bias: float
+    logit_sd: float
+    """Spread between people of a person's mean calibrated log odds around their class's mean."""
+
+    def __call__(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+        return logit / self.temperature + self.bias
+
+
+def class_weights(label: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) weights that give both classes the same sum, with mean 1."""
+    share = np.array([np.mean(label == 0), np.mean(label == 1)])
+    return np.asarray(0.5 / share[label], dtype=np.float64)
+
+
+def calibrate(label: NDArray[np.int64], logit: NDArray[np.float64], person: NDArray[np.str_]) -> Fit:
+    """Temperature and bias by class-balanced maximum likelihood on log odds (n,) of people not trained on."""
+    weight = class_weights(label)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        value = logit * np.exp(-parameters[0]) + parameters[1]
+        # A weak prior on the bias: with few people it must not learn who they were.
+        return float(np.mean(weight * (np.logaddexp(0.0, value) - label * value)) + 0.01 * parameters[1] ** 2)
+
+    found = optimize.minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-9})
+    temperature, bias = float(np.exp(np.clip(found.x[0], -3.0, 3.0))), float(found.x[1])
+    value = logit / temperature + bias
+    offsets = []
+    for which in (0, 1):
+        means = [
+            value[(person == who) & (label == which)].mean() for who in sorted(set(person[label == which].tolist()))
+        ]
+        offsets.append(np.var(means, ddof=1) if len(means) > 1 else 0.0)
+    return Fit(temperature, bias, float(np.sqrt(np.mean(offsets))))
+
+
+def calibration_error(label: NDArray[np.int64], probability: NDArray[np.float64], bins: int = 10) -> float:
+    """Expected calibration error, class-balanced, over ``bins`` equal parts of 0..1."""
+    weight = class_weights(label)
+    part = np.minimum((probability * bins).astype(int), bins - 1)
+    total = np.bincount(part, weight, bins)
+    claimed = np.bincount(part, weight * probability, bins)
+    true = np.bincount(part, weight * label, bins)
+    return float(np.abs(claimed - true).sum() / total.sum())
+
+
+def nested_calibration_error(
+    label: NDArray[np.int64], logit: NDArray[np.float64], person: NDArray[np.str_], fold: NDArray[np.int64]
+) -> float:
+    """`calibration_error` where each fold is calibrated on the log odds of the other folds. ``fold`` is (n,)."""
+    probability = np.empty(len(label))
+    for number in np.unique(fold):
+        other, own = fold != number, fold == number
+        probability[own] = special.expit(calibrate(label[other], logit[other], person[other])(logit[own]))
+    return calibration_error(label, probability)
+
+
+def per_person(
+    label: NDArray[np.int64], logit: NDArray[np.float64], person: NDArray[np.str_]
+) -> dict[str, dict[str, float]]:
+    """Balanced accuracy and AUROC of each person, NaN where one has only one class."""
+    rows = {}
+    for who in sorted(set(person.tolist())):
+        own = person == who
+        both = len(set(label[own].tolist())) == 2
+        rows[who] = {
+            "balanced_accuracy": balanced_accuracy(label[own], logit[own] > THRESHOLD) if both else float("nan"),
+            "auroc": auroc(label[own], logit[own]) if both else float("nan"),
+        }
+    return rows
+
+
+def table(rows: Mapping[str, Scores]) -> str:
+    """The rows as text, one line each, figures with their 95 % intervals over people."""
+    width = max(len(name) for name in rows)
+    head = f"{'':{width}}  {'balanced accuracy':22}  {'AUROC':22}  {'macro F1':22}  people  windows"
+    lines: Sequence[str] = [
+        f"{name:{width}}  {s.balanced_accuracy!s:22}  {s.auroc!s:22}  {s.macro_f1!s:22}  {s.people:6}  {s.windows:7}"
+        for name, s in rows.items()
+    ]
+    return "\n".join([head, *lines])

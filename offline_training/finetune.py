@@ -1,0 +1,414 @@
+"""Trains the fusion network on windows of people at rest and under load.
+
+Every step draws a few people and, of each, windows of the resting baseline beside windows to be classified: the resting
+mean and spread are computed from the embeddings of that very step, so that the encoders learn embeddings that are worth
+normalising. Which kinds take part is drawn too, so that either may be missing live.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from models.calibration import resting_statistics
+from models.encoders.cbramod import Config
+from models.fusion import Z_LIMIT, FusionConfig, FusionModel
+from offline_training.api import TrainingError
+from offline_training.prepare import KINDS, Prepared
+
+MIN_SHARE = 0.5
+"""Of the baseline's windows that must be good for a kind of signal to be used at all."""
+FULL_BASELINE = 51
+"""Windows of 10 s that end every second within the first 60 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Size of the network and how it is trained. Written into the manifest."""
+
+    d_model: int = 40
+    layers: int = 2
+    heads: int = 4
+    ffn: int = 80
+    position_kernel: tuple[int, int] = (5, 3)
+    dropout: float = 0.0
+    """Inside the encoders; costs a quarter of the time on a CPU."""
+    head_dropout: float = 0.1
+    head_penalty: float = 0.03
+    """Times the sum of squared head weights, in the loss."""
+    steps: int = 80
+    """0 leaves the encoders as they were drawn: the random-encoder baseline."""
+    people_per_step: int = 4
+    baseline_windows: int = 8
+    """Of each person in a step; resting mean and spread come from them."""
+    class_windows: int = 6
+    """Of each person and class in a step: classes are balanced by the draw."""
+    encoder_rate: float = 3e-4
+    head_rate: float = 3e-4
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    warm_up: float = 0.1
+    """Share of the steps."""
+    single_kind: float = 0.5
+    """Share of windows shown with one kind only, either equally often."""
+    channel_dropout: float = 0.1
+    """Largest share of EEG channels silenced for one person in one step."""
+    average: float = 0.95
+    """Of the running mean of the weights, which is what is kept."""
+    prior_windows: float = 50.0
+    """How many windows the pooled resting spread counts for beside the person's own."""
+    rest_floor: float = 0.5
+    """A person's resting spread is never believed to be below this share of the pooled one."""
+
+    def network(self, eeg_channels: int, ecg_channels: int, seconds: int, rate: int) -> FusionConfig:
+        eeg = Config(
+            d_model=self.d_model,
+            layers=self.layers,
+            heads=self.heads,
+            ffn=self.ffn,
+            dropout=self.dropout,
+            position_kernel=self.position_kernel,
+        )
+        ecg = Config(
+            d_model=self.d_model,
+            layers=self.layers,
+            heads=self.heads,
+            ffn=self.ffn,
+            dropout=self.dropout,
+            position_kernel=(1, self.position_kernel[1]),
+        )
+        return FusionConfig(
+            eeg_channels=eeg_channels,
+            ecg_channels=ecg_channels,
+            seconds=seconds,
+            rate=rate,
+            eeg=eeg,
+            ecg=ecg,
+            band_power=True,
+            heart=True,
+            head_dropout=self.head_dropout,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A network, ready to use, with what its resting baseline needs."""
+
+    network: FusionModel
+    pooled_sd: NDArray[np.float32]
+    """(D,) resting standard deviation within a person, pooled over the people trained on."""
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """A network as drawn from a seed, and its embeddings (n, D) of all prepared windows: the same for every fold."""
+
+    network: FusionModel
+    embedding: NDArray[np.float32]
+    seed: int
+
+
+def draw(prepared: Prepared, settings: Settings, seed: int) -> Start:
+    """The network that training begins with."""
+    torch.manual_seed(seed)
+    spec = prepared.spec
+    network = FusionModel(
+        settings.network(
+            prepared.signals["eeg"].shape[1], prepared.signals["ecg"].shape[1], round(spec.seconds), round(spec.rate)
+        )
+    )
+    return Start(network.eval(), embed(network, prepared, np.arange(len(prepared.label))), seed)
+
+
+def train(prepared: Prepared, rows: NDArray[np.intp], settings: Settings, start: Start) -> Trained:
+    """Trains on the windows ``rows``; the same seed on the same machine gives the same network.
+
+    First the head alone, to its optimum, on the encoders as they were drawn; then everything together, gently.
+    Raises TrainingError when somebody among them lacks resting baseline or a class.
+    """
+    random = np.random.default_rng(start.seed)
+    torch.manual_seed(start.seed)
+    network = copy.deepcopy(start.network)
+    pools = _pools(prepared, rows)
+    embedding = start.embedding[rows]
+    drawn = Trained(network.eval(), pooled_spread(network, embedding, prepared, rows), settings)
+    mean, spread, allowed = seen_from_rest(drawn, embedding, prepared, rows)
+    z = ((embedding - mean) / spread).clip(-Z_LIMIT, Z_LIMIT)
+    wanted = prepared.trained[rows]
+    fit_head(network, z[wanted], prepared.label[rows][wanted], allowed[wanted], settings)
+    if not settings.steps:
+        return drawn
+    kept = copy.deepcopy(network).eval()
+    body = [p for name, p in network.named_parameters() if not _of_head(name) and p.requires_grad]
+    head = [p for name, p in network.named_parameters() if _of_head(name)]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": body, "lr": settings.encoder_rate, "weight_decay": settings.weight_decay},
+            {"params": head, "lr": settings.head_rate, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
+    network.train()
+    for _ in range(settings.steps):
+        people = random.choice(sorted(pools), size=min(settings.people_per_step, len(pools)), replace=False)
+        loss = _step_loss(network, prepared, [pools[who] for who in people], settings, random)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(body + head, 1.0)
+        optimizer.step()
+        schedule.step()
+        _average(kept, network, settings.average)
+    return Trained(kept, pooled_spread(kept, embed(kept, prepared, rows), prepared, rows), settings)
+
+
+def _of_head(name: str) -> bool:
+    return name.startswith(("head.", "absent_"))
+
+
+def fit_head(
+    network: FusionModel,
+    z: NDArray[np.float32],
+    label: NDArray[np.int64],
+    allowed: NDArray[np.bool_],
+    settings: Settings,
+) -> None:
+    """Sets the linear head and what stands for an absent kind to their optimum on normalised embeddings z (n, D).
+
+    ``allowed`` (n, 2) says which kinds may take part. Class-balanced cross-entropy over windows shown whole, with EEG
+    only and with ECG only, with a bias for each; the biases become the vectors that stand for what is absent.
+    """
+    linear = network.head[-1]
+    assert isinstance(linear, torch.nn.Linear)
+    width = network.config.eeg_dim
+    kinds = ((True, True), (True, False), (False, True))
+    shares = (1.0 - settings.single_kind, 0.5 * settings.single_kind, 0.5 * settings.single_kind)
+    target = torch.from_numpy(label * (1.0 - settings.label_smoothing) + 0.5 * settings.label_smoothing).float()
+    parts = []
+    for use, share in zip(kinds, shares, strict=True):
+        rows = np.flatnonzero((allowed | ~np.array(use)).all(1))
+        if share == 0.0 or len(set(label[rows].tolist())) < 2:
+            continue
+        mask = np.repeat(np.array(use, dtype=np.float32), (width, z.shape[1] - width))
+        weight = share * 0.5 / np.bincount(label[rows], minlength=2)[label[rows]]
+        parts.append((torch.from_numpy(z[rows] * mask), target[rows], torch.from_numpy(weight).float()))
+    if len(parts) < len(kinds):
+        raise TrainingError("the head needs windows of both classes with EEG, with ECG and with both.")
+    weights = torch.zeros(z.shape[1], requires_grad=True)
+    biases = torch.zeros(len(kinds), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights, biases], max_iter=300, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = settings.head_penalty * weights.square().sum()
+        for number, (shown, wanted, weight) in enumerate(parts):
+            logit = shown @ weights + biases[number]
+            loss = loss + (weight * functional.binary_cross_entropy_with_logits(logit, wanted, reduction="none")).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        linear.weight[0], linear.bias[0] = weights, biases[0]
+        eeg, ecg = weights[:width], weights[width:]
+        # The shortest vectors that add exactly the difference of the biases.
+        network.absent_ecg.copy_((biases[1] - biases[0]) * ecg / ecg.square().sum().clamp(min=1e-12))
+        network.absent_eeg.copy_((biases[2] - biases[0]) * eeg / eeg.square().sum().clamp(min=1e-12))
+
+
+def _rate(step: int, settings: Settings) -> float:
+    """Share of the full learning rate: linear warm-up, then a cosine down to a hundredth."""
+    warm = max(1.0, settings.warm_up * settings.steps)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, settings.steps - warm))))
+
+
+Pool = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+"""Row numbers of one person: resting baseline, class 0, class 1."""
+
+
+def _pools(prepared: Prepared, rows: NDArray[np.intp]) -> dict[str, Pool]:
+    pools: dict[str, Pool] = {}
+    for who in sorted(set(prepared.person[rows].tolist())):
+        own = rows[prepared.person[rows] == who]
+        baseline = own[prepared.baseline[own]]
+        zero, one = (own[prepared.trained[own] & (prepared.label[own] == label)] for label in (0, 1))
+        if len(baseline) < 3 or not len(zero) or not len(one):
+            raise TrainingError(
+                f"person {who}: {len(baseline)} resting baseline windows, {len(zero)} of class 0 and {len(one)} of "
+                "class 1; training needs 3, 1 and 1."
+            )
+        pools[who] = (baseline, zero, one)
+    return pools
+
+
+def _step_loss(
+    network: FusionModel, prepared: Prepared, pools: list[Pool], settings: Settings, random: np.random.Generator
+) -> Tensor:
+    rows = []
+    sizes = (settings.baseline_windows, settings.class_windows, settings.class_windows)
+    for pool in pools:
+        rows += [
+            random.choice(part, size=size, replace=len(part) < size) for part, size in zip(pool, sizes, strict=True)
+        ]
+    picked = np.concatenate(rows)
+    people, each = len(pools), sum(sizes)
+    eeg = torch.from_numpy(prepared.signals["eeg"][picked])
+    ecg = torch.from_numpy(prepared.signals["ecg"][picked])
+    # One electrode cap a person and step: a channel that is silent is so in the baseline, too.
+    silent = random.random((people, eeg.shape[1])) < settings.channel_dropout * random.random((people, 1))
+    keep = torch.from_numpy(np.repeat(~silent, each, axis=0).astype(np.float32))
+    sign = torch.from_numpy(np.repeat(random.choice([-1.0, 1.0], people), each).astype(np.float32))
+    embedding = network.embed(eeg * keep[:, :, None], ecg * sign[:, None, None]).reshape(people, each, -1)
+    rest = embedding[:, : settings.baseline_windows]
+    mean = rest.mean(1, keepdim=True)
+    own = rest.var(1, unbiased=False, keepdim=True)
+    pooled = own.mean(0, keepdim=True)
+    spread = rest_spread(own, pooled, settings)
+    shown = embedding[:, settings.baseline_windows :]
+    count = people * shown.shape[1]
+    label = torch.from_numpy(
+        prepared.label[picked].reshape(people, each)[:, settings.baseline_windows :].reshape(-1).astype(np.float32)
+    )
+    usable = prepared.usable[picked].reshape(people, each, len(KINDS))
+    # A kind whose baseline is unusable cannot be used by anyone.
+    rested = usable[:, : settings.baseline_windows].mean(1, keepdims=True) >= MIN_SHARE
+    allowed = (usable[:, settings.baseline_windows :] & rested).reshape(count, len(KINDS))
+    use = draw_kinds(allowed, settings.single_kind, random)
+    logit = network.classify(
+        shown.flatten(0, 1),
+        torch.from_numpy(use),
+        mean.expand_as(shown).flatten(0, 1),
+        spread.expand_as(shown).flatten(0, 1),
+    )[:, 0]
+    target = label * (1.0 - settings.label_smoothing) + 0.5 * settings.label_smoothing
+    weight = torch.from_numpy((use.sum(1) > 0).astype(np.float32))
+    losses: Tensor = functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    linear = network.head[-1]
+    assert isinstance(linear, torch.nn.Linear)
+    return (losses * weight).sum() / weight.sum().clamp(min=1.0) + settings.head_penalty * linear.weight.square().sum()
+
+
+def rest_spread(own: Tensor, pooled: Tensor, settings: Settings) -> Tensor:
+    """The resting spread to divide by, from a person's own variance and the pooled one, as after a full baseline."""
+    share = FULL_BASELINE / (FULL_BASELINE + settings.prior_windows)
+    mixed = share * own + (1.0 - share) * pooled
+    return torch.maximum(mixed, settings.rest_floor**2 * pooled).clamp(min=1e-8).sqrt()
+
+
+def draw_kinds(allowed: NDArray[np.bool_], single: float, random: np.random.Generator) -> NDArray[np.float32]:
+    """``use`` (n, 2): what is ``allowed`` (n, 2), but with chance ``single`` only one of two, each equally often."""
+    use = allowed.copy()
+    both = allowed.all(1)
+    alone = both & (random.random(len(use)) < single)
+    which = random.integers(2, size=len(use))
+    use[alone, which[alone]] = False
+    return use.astype(np.float32)
+
+
+@torch.no_grad()
+def _average(kept: FusionModel, network: FusionModel, share: float) -> None:
+    for old, new in zip(kept.parameters(), network.parameters(), strict=True):
+        old.lerp_(new, 1.0 - share)
+
+
+@torch.no_grad()
+def embed(network: FusionModel, prepared: Prepared, rows: NDArray[np.intp], batch: int = 64) -> NDArray[np.float32]:
+    """Embeddings (rows, D) before the resting baseline, in evaluation mode."""
+    network.eval()
+    parts = []
+    for first in range(0, len(rows), batch):
+        some = rows[first : first + batch]
+        parts.append(
+            network.embed(
+                torch.from_numpy(prepared.signals["eeg"][some]), torch.from_numpy(prepared.signals["ecg"][some])
+            ).numpy()
+        )
+    return np.concatenate(parts)
+
+
+def _kind_slices(network: FusionModel) -> tuple[slice, slice]:
+    width = network.config.eeg_dim
+    return slice(0, width), slice(width, network.config.embedding_dim)
+
+
+def pooled_spread(
+    network: FusionModel, embedding: NDArray[np.float32], prepared: Prepared, rows: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """(D,) resting standard deviation within a person, pooled over the people in ``rows``, of embeddings (rows, D)."""
+    person, baseline, usable = prepared.person[rows], prepared.baseline[rows], prepared.usable[rows]
+    pooled = np.empty(embedding.shape[1], dtype=np.float32)
+    for number, part in enumerate(_kind_slices(network)):
+        variances = []
+        for who in sorted(set(person.tolist())):
+            own = (person == who) & baseline
+            good = own & usable[:, number]
+            if good.sum() >= max(2, MIN_SHARE * own.sum()):
+                variances.append(embedding[good, part].astype(np.float64).var(0))
+        if not variances:
+            raise TrainingError(f"nobody among the people trained on has a usable resting baseline of {KINDS[number]}.")
+        # The tiny constant keeps a feature that never moves from being divided by zero.
+        pooled[part] = np.sqrt(np.mean(variances, axis=0) + 1e-8)
+    return pooled
+
+
+def seen_from_rest(
+    trained: Trained, embedding: NDArray[np.float32], prepared: Prepared, rows: NDArray[np.intp]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Resting mean and spread (rows, D) that go with each embedding, and which kinds (rows, 2) may be used.
+
+    ``rows`` must hold the baseline windows of everyone in them. A kind needs a good window and a good baseline.
+    """
+    settings = trained.settings
+    person, baseline, usable = prepared.person[rows], prepared.baseline[rows], prepared.usable[rows]
+    mean, spread = np.zeros_like(embedding), np.ones_like(embedding)
+    allowed = usable.copy()
+    for who in sorted(set(person.tolist())):
+        own = person == who
+        rest = own & baseline
+        if not rest.any():
+            raise TrainingError(f"person {who}: no resting baseline among the windows.")
+        for number, part in enumerate(_kind_slices(trained.network)):
+            good = rest & usable[:, number]
+            if good.sum() < max(2, MIN_SHARE * rest.sum()):
+                allowed[own, number] = False
+                continue
+            centre, sd = resting_statistics(
+                embedding[good, part], trained.pooled_sd[part], settings.prior_windows, settings.rest_floor
+            )
+            cell = np.ix_(own, np.arange(part.start, part.stop))
+            mean[cell], spread[cell] = centre, sd
+    return mean, spread, allowed
+
+
+@torch.no_grad()
+def logits(
+    trained: Trained,
+    prepared: Prepared,
+    rows: NDArray[np.intp],
+    embedding: NDArray[np.float32],
+    use: tuple[bool, bool],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Raw log odds (rows,) as live with the kinds ``use``, and which kinds (rows, 2) they really rest on.
+
+    ``embedding`` (rows, D) is what `embed` gives. A kind that is not good enough in a window is not used; where none is
+    left the log odds are those of no signal at all, where a live session would withhold the estimate.
+    """
+    mean, spread, allowed = seen_from_rest(trained, embedding, prepared, rows)
+    used = allowed & np.array(use)
+    value = trained.network.classify(
+        torch.from_numpy(embedding),
+        torch.from_numpy(used.astype(np.float32)),
+        torch.from_numpy(mean),
+        torch.from_numpy(spread),
+    )
+    return value[:, 0].numpy().astype(np.float64), used

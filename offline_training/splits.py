@@ -1,0 +1,43 @@
+"""Folds by person: nobody is in training and test at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline_training.api import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Person codes to train on and to score on. Refuses a person on both sides."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        both = sorted(set(self.train) & set(self.test))
+        if both:
+            raise TrainingError(f"fold: {', '.join(both)} would be trained on and scored; split by person.")
+        if not self.train or not self.test:
+            raise TrainingError("fold: one side has nobody; use fewer folds or more people.")
+
+    def rows(self, person: NDArray[np.str_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Row numbers of the training and of the test windows, given each window's person (n,)."""
+        strangers = sorted(set(person.tolist()) - set(self.train) - set(self.test))
+        if strangers:
+            raise TrainingError(f"fold: {', '.join(strangers)} are on neither side.")
+        return np.flatnonzero(np.isin(person, self.train)), np.flatnonzero(np.isin(person, self.test))
+
+
+def grouped_folds(people: Sequence[str], folds: int, seed: int) -> list[Fold]:
+    """``folds`` folds that score every person exactly once; who shares a fold depends on ``seed`` alone."""
+    known = sorted(set(people))
+    if not 2 <= folds <= len(known):
+        raise TrainingError(f"{folds} folds of {len(known)} people: choose 2 to {len(known)} folds.")
+    shuffled = np.random.default_rng(seed).permutation(np.array(known))
+    tests = [tuple(sorted(part.tolist())) for part in np.array_split(shuffled, folds)]
+    return [Fold(train=tuple(code for code in known if code not in test), test=test) for test in tests]
