@@ -28,7 +28,7 @@ WRAPPED = {  # library: the files (or folders) that may import it
     "mne": ("offline_training/",),
     "threading": ("devices/", "realtime/session.py", "realtime/remote.py"),
 }
-OFFLINE_MAY_USE = {"api", "ring", "filters", "resample", "windows", "quality", "record"}
+OFFLINE_MAY_USE = {"api", "ring", "intake", "filters", "resample", "sources", "windows", "quality", "record"}
 
 
 def imports(path: Path) -> set[str]:

@@ -1,0 +1,285 @@
+"""Whole sessions: real LSL streams, real records, slow models, broken devices."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyxdf
+
+from devices.api import Chunk, DeviceError, End, Events, StreamInfo, Tick, open_device
+from devices.lsl import lsl_clock
+from devices.xdf import XdfReplay
+from devices.xdf_format import XdfFile
+from models.model import Model
+from models.runtimes import load_runtime
+from realtime.api import Ended, Estimated, Mark, Marked, Pause, Seek
+from realtime.record import Recorder
+from realtime.remote import Client, Server
+from realtime.session import BEHIND, Session, _Inbox
+
+FEED = Path(__file__).resolve().parents[1] / "peers" / "feed.py"
+DEMO = Path(__file__).resolve().parents[2] / "devices" / "recordings" / "eegmat_subject05.xdf"
+
+
+def bits(estimates):
+    """Everything an estimate says, to the last bit."""
+    return [
+        (e.t_end, e.mean.tobytes(), e.sd.tobytes(), sorted(e.present.items()), e.quality, e.withheld, e.used)
+        for e in estimates
+    ]
+
+
+def run(devices, bundle, *, record=None, runtime=None, **more):
+    """A session's estimates and summary."""
+    model = Model(bundle, runtime or load_runtime("ort", bundle))
+    recorder = (lambda streams: Recorder(record, streams, ["arousal", "effort"], {})) if record else None
+    session = Session(devices, model, title="test", clock=lsl_clock, recorder=recorder, **more)
+    estimates: list = []
+    session.follow(estimates.append)
+    return estimates, session.run(), session
+
+
+def feed(name, seconds, *more):
+    command = [sys.executable, str(FEED), name, str(seconds), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def live(name, bundle, process, **more):
+    """A live session on the two streams of a feeder, until it has ended and what it sent is in."""
+    devices = [open_device(f"lsl:name={name}-{kind}") for kind in ("eeg", "ecg")]
+    model = Model(bundle, more.pop("runtime", None) or load_runtime("ort", bundle))
+    record = more.pop("record")
+    session = Session(
+        devices,
+        model,
+        title="test",
+        clock=lsl_clock,
+        recorder=lambda streams: Recorder(record, streams, ["arousal", "effort"], {}),
+        **more,
+    )
+    estimates: list = []
+    session.follow(estimates.append)
+    sent = ""
+
+    def end() -> None:
+        nonlocal sent
+        sent = process.communicate()[0]
+        session.stop()
+
+    waiting = threading.Thread(target=end)
+    waiting.start()
+    summary = session.run()
+    waiting.join()
+    return estimates, summary, {f"{name}-{kind}/{kind}": count for kind, count in json.loads(sent).items()}
+
+
+def test_replaying_the_record_of_a_live_session_gives_its_estimates_to_the_last_bit(bundle, tmp_path):
+    """With a strap that is silent for four seconds: deadlines cut windows, the replay cuts the same."""
+    process = feed("insula-replay", 34, "--silent", "ecg", "27", "31")
+    record = tmp_path / "live.xdf"
+    lived, summary, sent = live("insula-replay", bundle, process, record=record)
+    assert summary.samples == sent
+    assert not any(summary.lost.values())
+    assert summary.skipped == 0
+    with XdfReplay(record, speed=np.inf) as device:
+        replayed, again, _ = run([device], bundle)
+    assert bits(replayed) == bits(lived)
+    assert again.samples == summary.samples
+    given = [estimate for estimate in lived if estimate.withheld is None]
+    assert {estimate.used for estimate in given} >= {("eeg", "ecg"), ("eeg",)}
+    silent = [estimate for estimate in lived if estimate.present["ecg"] < 0.8]
+    assert len(silent) >= 4
+
+    streams, _ = pyxdf.load_xdf(str(record), dejitter_timestamps=False)
+    numeric = [stream for stream in streams if stream["info"]["channel_format"] != ["string"]]
+    by_type = {stream["info"]["type"][0]: stream for stream in numeric}
+    assert [len(by_type[kind]["time_stamps"]) for kind in ("EEG", "ECG")] == list(sent.values())
+    table = np.array([[e.t_end, *e.values()] for e in lived])
+    np.testing.assert_array_equal(by_type["Affect"]["time_stamps"], table[:, 0])
+    np.testing.assert_array_equal(by_type["Affect"]["time_series"], table[:, 1:])
+    events = next(stream for stream in streams if stream["info"]["type"] == ["Session"])["time_series"]
+    assert any(text.startswith("tick ") for (text,) in events)
+
+
+class Slow:
+    """A real runtime that now and then needs three seconds for a window, as a machine under load would."""
+
+    def __init__(self, bundle) -> None:
+        self._runtime = load_runtime("ort", bundle)
+        self._calls = 0
+
+    def __call__(self, inputs):
+        self._calls += 1
+        if self._calls in (4, 15):
+            time.sleep(3.0)
+        return self._runtime(inputs)
+
+
+def test_windows_that_a_slow_model_skips_are_counted_recorded_and_skipped_again(bundle, tmp_path):
+    process = feed("insula-slow", 30)
+    record = tmp_path / "live.xdf"
+    lived, summary, sent = live("insula-slow", bundle, process, record=record, runtime=Slow(bundle))
+    assert summary.samples == sent
+    assert summary.skipped >= 2
+    assert len(lived) + summary.skipped == summary.windows
+    with XdfReplay(record, speed=np.inf) as device:
+        replayed, again, _ = run([device], bundle)
+    assert bits(replayed) == bits(lived)
+    assert again.skipped == summary.skipped
+
+
+def test_a_replay_that_is_wound_back_repeats_itself_and_its_record_does_not(bundle, tmp_path):
+    straight, _, _ = run([XdfReplay(DEMO, stop=40, speed=np.inf)], bundle, record=tmp_path / "straight.xdf")
+    with Server() as server:
+        client = Client.attach(server.address)
+        device = XdfReplay(DEMO, stop=40, speed=np.inf)
+        wound = threading.Event()
+
+        def linger() -> bool:
+            if not wound.is_set():
+                client.send(Seek(device.start + 20))
+                wound.set()
+                return True
+            return device.position < device.stop
+
+        estimates, _, _ = run([device], bundle, record=tmp_path / "wound.xdf", server=server, linger=linger)
+        seen, until = [], time.monotonic() + 10
+        while not any(isinstance(update, Ended) for update in seen) and time.monotonic() < until:
+            seen += client.poll()
+        client.close()
+    assert bits(estimates) == bits(straight)
+    shown = [update.estimate for update in seen if isinstance(update, Estimated)]
+    assert len(shown) > len(straight)
+    assert bits(shown[-len(straight) :]) == bits(straight)
+    records = []
+    for name in ("straight", "wound"):
+        with XdfFile(tmp_path / f"{name}.xdf") as file:
+            records.append({s.name + s.type: file.read(s.id) for s in file.streams.values()})
+    assert records[0].keys() == records[1].keys()
+    for name, (times, values) in records[0].items():
+        np.testing.assert_array_equal(times, records[1][name][0])
+        np.testing.assert_array_equal(values, records[1][name][1])
+
+
+def test_a_paused_replay_waits_and_a_marker_in_a_live_session_is_recorded(bundle, tmp_path):
+    record = tmp_path / "synthetic.xdf"
+    with Server() as server:
+        client = Client.attach(server.address)
+        client.send(Pause())  # means nothing live
+        client.send(Mark("eyes <closed>"))
+        model = Model(bundle, load_runtime("ort", bundle))
+        session = Session(
+            [open_device("synthetic:")],
+            model,
+            title="test",
+            clock=lsl_clock,
+            server=server,
+            recorder=lambda streams: Recorder(record, streams, ["arousal", "effort"], {}),
+        )
+        seen: list = []
+
+        def every(health) -> None:
+            seen.extend(client.poll())
+            if any(isinstance(update, Marked) for update in seen) and min(s.samples for s in health.streams) > 100:
+                session.stop()
+
+        summary = session.run(every)
+        client.close()
+    assert Marked in map(type, seen)
+    streams, _ = pyxdf.load_xdf(str(record))
+    marks = next(stream for stream in streams if stream["info"]["name"] == ["insula markers"])
+    assert marks["time_series"] == [["eyes <closed>"]]
+    for stream in streams:
+        if stream["info"]["type"][0] in ("EEG", "ECG"):
+            assert len(stream["time_stamps"]) == summary.samples[stream["info"]["type"][0].lower()]
+
+
+class Broken:
+    """A device that gives two seconds of EEG and then fails."""
+
+    streams = (StreamInfo(key="eeg", kind="eeg", channels=("Fp1", "Fp2", "C3", "C4"), rate=250.0, unit="uV"),)
+
+    def __init__(self, failure: Exception) -> None:
+        self._failure, self._given = failure, 0
+
+    def read(self, timeout: float):
+        if self._given == 20:
+            raise self._failure
+        times = (np.arange(25) + 25 * self._given) / 250 + 100.0
+        self._given += 1
+        return [Chunk("eeg", times, np.ones((25, 4), np.float32))]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc) -> None:
+        pass
+
+
+def test_a_device_that_fails_in_words_ends_the_session_with_them_and_the_record_is_whole(bundle, tmp_path):
+    _, summary, _ = run([Broken(DeviceError("the plug is out"))], bundle, record=tmp_path / "r.xdf")
+    assert summary.problem == "the plug is out"
+    with XdfFile(tmp_path / "r.xdf") as file:
+        assert len(file.read(1)[0]) == 500
+        assert file.findings == []
+
+
+def test_a_fault_of_our_own_reaches_the_caller_and_the_record_is_whole(bundle, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        run([Broken(ZeroDivisionError())], bundle, record=tmp_path / "r.xdf")
+    with XdfFile(tmp_path / "r.xdf") as file:
+        assert len(file.read(1)[0]) == 500
+        assert file.findings == []
+
+
+def test_an_inbox_that_overflows_drops_the_oldest_and_says_how_much():
+    inbox = _Inbox({"eeg": 100.0, "ecg": 100.0}, waits=False)
+    chunks = [Chunk("eeg", np.arange(100.0) / 100 + i, np.zeros((100, 1), np.float32)) for i in range(50)]
+    inbox.put(Chunk("ecg", np.zeros(1), np.zeros((1, 1), np.float32)))
+    inbox.put(Events("markers", np.zeros(1), ("rest",)))
+    for chunk in chunks:
+        inbox.put(chunk)
+    inbox.close()
+    got = []
+    while (item := inbox.get(0.0)) is not None:
+        got.append(item)
+    assert [type(item) for item in got[:2]] == [Chunk, Events]
+    kept = got[2:]
+    assert sum(len(chunk.times) + chunk.lost for chunk in kept) == 50 * 100
+    assert kept[0].lost > 0
+    assert not any(chunk.lost for chunk in kept[1:])
+    assert kept[-1] is chunks[-1]
+    assert BEHIND <= len(kept) <= BEHIND + 2
+
+
+def test_two_devices_with_the_same_stream_key_are_told_apart(bundle):
+    one, two = Broken(DeviceError("out")), Broken(DeviceError("out"))
+    model = Model(bundle, load_runtime("ort", bundle))
+    session = Session([one, two], model, title="test", clock=lsl_clock)
+    assert [info.key for info in session.streams] == ["eeg", "eeg-2", "keyboard"]
+    assert session.run().samples == {"eeg": 500, "eeg-2": 500}
+
+
+def test_a_recording_is_not_mixed_with_live_sources(bundle):
+    model = Model(bundle, load_runtime("ort", bundle))
+    with pytest.raises(DeviceError, match="on its own"):
+        Session([XdfReplay(DEMO), open_device("synthetic:")], model, title="test", clock=lsl_clock)
+
+
+def test_items_that_are_no_samples_are_harmless(bundle):
+    class Odd(Broken):
+        def read(self, timeout: float):
+            self._given += 1
+            if self._given == 1:
+                return [Chunk("eeg", np.zeros(0), np.zeros((0, 4), np.float32)), Tick(np.nan), Tick(1e9)]
+            return [End()]
+
+    estimates, summary, _ = run([Odd(DeviceError("out"))], bundle)
+    assert (estimates, summary.windows, summary.problem) == ([], 0, "")
