@@ -108,6 +108,7 @@ class XdfReplay:
             raise DeviceError(str(error)) from error
         self.path = self._file.path
         self._now, self._sleep = now, sleep
+        self._unreadable: list[str] = []
         self._streams: dict[int, StreamInfo] = {}
         self.left_out: list[tuple[str, str]] = []
         self._session_ids = {s.id for s in self._file.streams.values() if _is_session(s)}
@@ -144,7 +145,7 @@ class XdfReplay:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        return tuple(self._file.findings)
+        return (*self._file.findings, *self._unreadable)
 
     def _admit(self, stream: XdfStream) -> None:
         label = f"{stream.name} ({stream.type})"
@@ -243,8 +244,12 @@ class XdfReplay:
             if number in self._session_ids:
                 for text in self._file.decode(index, synchronised=False)[1][:, 0]:
                     word, _, rest = str(text).partition(" ")
-                    if word == EVENT_TICK and np.isfinite(_seconds(rest)):
-                        yield _seconds(rest), Tick(_seconds(rest))
+                    if word == EVENT_TICK:
+                        tick = _seconds(rest)
+                        if np.isfinite(tick):
+                            yield tick, Tick(tick)
+                        else:
+                            self._unreadable.append(f"session event {str(text)[:60]!r} has no time; left out")
                     elif word == EVENT_LOST:
                         count, _, key = rest.partition(" ")
                         lost[key] = int(count) if count.isdecimal() else 0

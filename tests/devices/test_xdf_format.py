@@ -47,7 +47,8 @@ def quiet_pyxdf():
 
 
 def by_pyxdf(source, **options):
-    streams, _ = pyxdf.load_xdf(source, dejitter_timestamps=False, **options)
+    with np.errstate(all="ignore"):  # it divides by durations of zero
+        streams, _ = pyxdf.load_xdf(source, dejitter_timestamps=False, **options)
     return {stream["info"]["stream_id"]: stream for stream in streams}
 
 
@@ -162,7 +163,7 @@ def test_the_robust_line_has_no_neighbour_with_a_smaller_huber_loss():
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=1500, deadline=None)
 def test_what_is_written_is_read_again_by_us_and_by_pyxdf(data):
     formats = data.draw(st.lists(st.sampled_from([*FORMATS, "string"]), min_size=1, max_size=3))
     with tempfile.TemporaryDirectory() as folder:

@@ -154,6 +154,17 @@ def test_a_cut_off_record_is_replayed_up_to_the_cut(own_record, tmp_path):
     assert [plain(item) for item in items] == [plain(item) for item in expected[: len(items)]]
 
 
+def test_a_tick_without_a_time_is_left_out_and_reported(tmp_path):
+    path = tmp_path / "a.xdf"
+    with XdfWriter(path) as writer:
+        session = writer.add_stream(name=SESSION_NAME, type=SESSION_TYPE, channels=["event"], rate=0.0, format="string")
+        writer.write_strings(session, [1.0, 2.0, 3.0], ["tick 1.0", "tick soon", f"{EVENT_LOST} many eeg"])
+    with XdfReplay(path, speed=math.inf) as replay:
+        assert everything(replay) == [Tick(1.0), End()]
+        (finding,) = replay.findings
+    assert "tick soon" in finding
+
+
 def test_files_by_others_are_merged_in_time_with_a_tick_after_each_piece(tmp_path):
     path = write_signal(tmp_path / "a.xdf")
     with XdfReplay(path, speed=math.inf) as replay, XdfFile(path) as file:
