@@ -36,6 +36,9 @@ LISTEN = 0.7
 OPEN_TIMEOUT = 5.0
 CORRECTION_INTERVAL = 5.0
 BUFFER_SECONDS = 60
+BURST_WAIT = 0.0003
+"""Seconds that a chunk may take to be queued behind its first sample; see `_Link.pull`."""
+MAX_BURST = 256
 
 MAX_CHANNELS = 1024
 ABSURD = 1e12
@@ -186,7 +189,7 @@ class LslDevice:
             self._link = link
             self.problem = ""
         try:
-            samples, stamps = link.inlet.pull_chunk(timeout=timeout, min_samples=1, as_numpy=True)
+            samples, stamps = link.pull(timeout)
         except pylsl.util.LostError:
             self._link = None
             self.problem = f"{self._address}: the source has gone; waiting for it to come back"
@@ -300,6 +303,24 @@ class _Link:
         self.scale = np.array(factors, np.float32) if mixed else None
         self.stamps = Stamps(self.info.rate, float(self.inlet.time_correction(OPEN_TIMEOUT)))
         self.fresh = True
+        self._burst = 1
+
+    def pull(self, timeout: float) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """What has come: samples (n, channels) and the source's stamps (n,); waits ``timeout`` for the first.
+
+        The reader wakes at the first sample of a chunk, often before liblsl's own thread has queued the others. They
+        are waited for, in C and not for long, while no more of them have come than in the chunk before: a chunk read
+        in two pieces costs everything behind it twice.
+        """
+        samples, stamps = self.inlet.pull_chunk(timeout=timeout, min_samples=1, as_numpy=True)
+        missing = self._burst - len(stamps)
+        if len(stamps) and missing > 0:
+            more, later = self.inlet.pull_chunk(timeout=BURST_WAIT, max_samples=missing, as_numpy=True)
+            if len(later):
+                samples, stamps = np.concatenate((samples, more)), np.concatenate((stamps, later))
+        if len(stamps):
+            self._burst = min(len(stamps), MAX_BURST)
+        return samples, stamps
 
     def measure(self) -> None:
         try:
