@@ -169,6 +169,19 @@ def calibrations(outcome: Outcome) -> tuple[dict[str, Calibration], dict[str, di
     return found, quality
 
 
+def as_live(outcome: Outcome) -> NDArray[np.float64]:
+    """Calibrated log odds (n,) of whatever kinds were good in each window, calibrated on the other folds."""
+    value = np.zeros(len(outcome.label))
+    for row in reversed(ROWS.values()):
+        wanted, raw = outcome.exact[row], outcome.raw[row]
+        for number in np.unique(outcome.fold):
+            own, other = wanted & (outcome.fold == number), wanted & (outcome.fold != number)
+            if own.any():
+                fit = evaluate.calibrate(outcome.label[other], raw[other], outcome.person[other])
+                value[own] = fit(raw[own])
+    return value
+
+
 def build(
     data: Path,
     out: Path,
@@ -193,6 +206,7 @@ def build(
     start = draw(prepared, settings, SEED)
     outcome = cross_validate(prepared, split, settings, start, checkpoint)
     scores = {name: evaluate.score(outcome.label, raw, outcome.person) for name, raw in outcome.raw.items()}
+    scores["fused, calibrated on the other folds"] = evaluate.score(outcome.label, as_live(outcome), outcome.person)
     for row, wanted in outcome.exact.items():
         if not wanted.all():
             scores[f"{row}, good windows"] = evaluate.score(
