@@ -33,6 +33,7 @@ CARD = ModelCard(
     name="default",
     hash="0123456789abcdef",
     targets=("arousal", "valence"),
+    meanings=("0 rest, 1 arithmetic", "-1 unpleasant, 1 pleasant"),
     seconds=10.0,
     hop=1.0,
     accuracy="balanced accuracy 0.84 [0.79, 0.88], 28 people",
@@ -79,6 +80,7 @@ def test_another_program_reads_what_was_estimated_when_it_was():
         "<hop>1</hop>",
         "<name>default</name>",
         "<hash>0123456789abcdef</hash>",
+        "<meaning>-1 unpleasant, 1 pleasant</meaning>",
         "rest against arithmetic &lt;only&gt;",
         "Not a medical device",
     ):
