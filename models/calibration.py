@@ -13,6 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from models.bundle import Calibration, Manifest, Rest
 
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+"""Points and weights that average over a standard normal."""
+
 _TIME_TOLERANCE = 1e-6
 """Seconds; window ends are multiples of the hop up to rounding."""
 
@@ -119,18 +123,23 @@ class RestingBaseline:
 def probabilities(logit: ArrayLike, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Probability and its standard deviation, (targets,) each, of logits (targets,).
 
-    The deviation is the scatter of the calibrated logit on people not trained on, carried through the sigmoid to first
-    order (delta method): ``logit_sd * p * (1 - p)``.
+    The deviation is that of the probability when the calibrated logit scatters as it does on people not trained on
+    (Gauss-Hermite quadrature; the first-order rule ``logit_sd * p * (1 - p)`` leaves 0..1 where the scatter is wide).
 
     >>> p, sd = probabilities([0.0], Calibration(temperature=(2.0,), bias=(0.0,), logit_sd=(1.2,)))
     >>> p.tolist(), sd.round(3).tolist()
-    ([0.5], [0.3])
+    ([0.5], [0.236])
     """
     scaled = np.asarray(logit, dtype=np.float64) / np.asarray(calibration.temperature) + np.asarray(calibration.bias)
+    scattered = _sigmoid(scaled[:, None] + np.asarray(calibration.logit_sd)[:, None] * _NODES)
+    mean = scattered @ _WEIGHTS
+    return _sigmoid(scaled), np.sqrt(np.maximum((scattered - mean[:, None]) ** 2 @ _WEIGHTS, 0.0))
+
+
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     # The exponent is never positive: no overflow at either end.
-    small = np.exp(-np.abs(scaled))
-    p = np.where(scaled >= 0, 1.0, small) / (1.0 + small)
-    return p, np.asarray(calibration.logit_sd) * p * (1.0 - p)
+    small = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1.0, small) / (1.0 + small))
 
 
 def mean_score(scores: Sequence[float]) -> float:

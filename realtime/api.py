@@ -18,6 +18,8 @@ class ModelCard:
     name: str
     hash: str
     targets: tuple[str, ...]
+    meanings: tuple[str, ...]
+    """In words, for each target, what the ends of its range are."""
     seconds: float
     hop: float
     accuracy: str

@@ -37,8 +37,11 @@ class AffectOutlet:
         )
         desc = info.desc()
         channels = desc.append_child("channels")
+        meanings = dict(zip(card.targets, card.meanings, strict=True))
         for label in labels:
-            channels.append_child("channel").append_child_value("label", label)
+            channel = channels.append_child("channel")
+            channel.append_child_value("label", label)
+            channel.append_child_value("meaning", meanings.get(label, ""))
         window = desc.append_child("window")
         window.append_child_value("seconds", f"{card.seconds:g}")
         window.append_child_value("hop", f"{card.hop:g}")

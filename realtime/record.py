@@ -94,9 +94,9 @@ class Recorder:
             case Events():
                 self._writer.write_strings(self._ids[entry.stream], entry.times, list(entry.labels))
             case Tick():
-                self._event(entry.time, f"{EVENT_TICK} {entry.time!r}")
+                self._event(entry.time, f"{EVENT_TICK} {float(entry.time)!r}")
             case Skipped():
-                self._event(entry.t_end, f"{EVENT_SKIPPED} {entry.t_end!r}")
+                self._event(entry.t_end, f"{EVENT_SKIPPED} {float(entry.t_end)!r}")
             case Estimate():
                 self._writer.write(self._affect, [entry.t_end], np.array([entry.values()]))
                 if entry.withheld is not None:

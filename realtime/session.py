@@ -574,6 +574,7 @@ class Session:
             name=bundle.manifest.name,
             hash=bundle.short_hash,
             targets=tuple(target.name for target in bundle.manifest.targets),
+            meanings=tuple(target.meaning for target in bundle.manifest.targets),
             seconds=bundle.manifest.window.seconds,
             hop=bundle.manifest.window.hop,
             accuracy=bundle.manifest.accuracy,

@@ -17,12 +17,6 @@ from gui import look, plots
 from models.api import Estimate
 from realtime.api import Cleared, Command, Estimated, Hello, Marked, Update
 
-MEANING = {
-    "arousal": ("calm", "activated"),
-    "valence": ("unpleasant", "pleasant"),
-    "dominance": ("controlled", "in control"),
-    "workload": ("at rest", "mental effort"),
-}
 MOST_POINTS = 2000
 """Estimates drawn at most; a longer session is thinned out for the eye."""
 
@@ -80,8 +74,7 @@ def band(times: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.
 class Readout:
     """The newest value of one target."""
 
-    def __init__(self, target: str, colour: str) -> None:
-        low, high = MEANING.get(target.lower(), ("low", "high"))
+    def __init__(self, target: str, meaning: str, colour: str) -> None:
         self.box = QHBoxLayout()
         self.box.setSpacing(10)
         name = look.label(look.plain(target, 24).capitalize(), "heading")
@@ -95,7 +88,7 @@ class Readout:
         beside.addStretch(1)
         beside.addWidget(name)
         beside.addWidget(self.spread)
-        beside.addWidget(look.label(f"0 = {low}, 1 = {high}", "muted"))
+        beside.addWidget(look.label(look.plain(meaning, 80), "muted"))
         beside.addStretch(1)
         self.box.addWidget(self.value)
         self.box.addLayout(beside)
@@ -143,7 +136,7 @@ class Panel(look.Card):
         match update:
             case Hello(model=card, start=start, stop=stop):
                 self.start, self.stop, self.hop = start, stop, card.hop
-                self.lay_out(card.targets)
+                self.lay_out(card.targets, card.meanings)
                 name = f"Model {look.plain(card.name, 40)} ({look.plain(card.hash, 10)}), looks at {card.seconds:g} s"
                 self.model.setText(
                     f"{name}. Measured on new people: {look.plain(card.accuracy, 160)}.\n"
@@ -161,7 +154,7 @@ class Panel(look.Card):
                 return
         self.dirty = True
 
-    def lay_out(self, targets: tuple[str, ...]) -> None:
+    def lay_out(self, targets: tuple[str, ...], meanings: tuple[str, ...]) -> None:
         """A readout and a curve for each target."""
         for readout in self.readouts:
             empty(readout.box)
@@ -171,7 +164,7 @@ class Panel(look.Card):
             self.plot.removeItem(area)
         self.targets = targets
         colours = [look.theme.targets[i % len(look.theme.targets)] for i in range(len(targets))]
-        self.readouts = [Readout(target, colour) for target, colour in zip(targets, colours, strict=True)]
+        self.readouts = [Readout(*about) for about in zip(targets, meanings, colours, strict=True)]
         self.curves = []
         for readout, colour in zip(self.readouts, colours, strict=True):
             self.values.addLayout(readout.box)
@@ -184,8 +177,7 @@ class Panel(look.Card):
             self.plot.addItem(area, ignoreBounds=True)
             self.plot.addItem(curve, ignoreBounds=True)
             self.curves.append((curve, area))
-        low, high = MEANING.get(targets[0].lower(), ("low", "high")) if len(targets) == 1 else ("low", "high")
-        ticks = [(0.0, f"{low} 0"), (0.25, "0.25"), (0.5, "0.50"), (0.75, "0.75"), (1.0, f"{high} 1")]
+        ticks = [(0.0, "0"), (0.25, "0.25"), (0.5, "0.50"), (0.75, "0.75"), (1.0, "1")]
         self.plot.getAxis("left").setTicks([ticks])
 
     def forget(self) -> None:

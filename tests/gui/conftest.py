@@ -79,6 +79,7 @@ class Script:
                 name="rest-arithmetic",
                 hash="3fa91c20",
                 targets=self.targets,
+                meanings=tuple(f"0: low {target}, 1: high {target}" for target in self.targets),
                 seconds=10.0,
                 hop=1.0,
                 accuracy="balanced accuracy 0.84 [0.79, 0.88], 27 people",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -128,7 +130,8 @@ def test_a_kind_that_falls_silent_is_calibrated_by_its_own_combination(model, wi
     got = model.update(window(30.0, present={"eeg": 0.0}))
     assert combination(got.used) == "ecg"
     p = (got.mean - [0, 1]) / [1, 8]
-    np.testing.assert_allclose(got.sd / [1, 8], np.array(bundle.manifest.calibration["ecg"].logit_sd) * p * (1 - p))
+    plain = replace(bundle.manifest.calibration["ecg"], temperature=(1.0, 1.0), bias=(0.0, 0.0))
+    np.testing.assert_allclose(got.sd / [1, 8], probabilities(np.log(p / (1 - p)), plain)[1])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from devices.xdf import XdfReplay
 from devices.xdf_format import XdfFile
 from models.model import Model
 from models.runtimes import load_runtime
-from realtime.api import Ended, Estimated, Mark, Marked, Pause, Seek
+from realtime.api import Cleared, Ended, Estimated, Mark, Marked, Pause, Seek
 from realtime.record import Recorder
 from realtime.remote import Client, Server
 from realtime.session import BEHIND, Session, _Inbox
@@ -140,17 +140,18 @@ def test_a_replay_that_is_wound_back_repeats_itself_and_its_record_does_not(bund
     with Server() as server:
         client = Client.attach(server.address)
         device = XdfReplay(DEMO, stop=40, speed=np.inf)
-        wound = threading.Event()
+        seen: list = []
+        one_at_a_time = threading.Lock()  # asked by the analysis thread and by the one that runs the session
 
         def linger() -> bool:
-            if not wound.is_set():
-                client.send(Seek(device.start + 20))
-                wound.set()
-                return True
-            return device.position < device.stop
+            with one_at_a_time:
+                if not seen:
+                    client.send(Seek(device.start + 20))
+                seen.extend(client.poll())
+                return not any(isinstance(update, Cleared) for update in seen)
 
         estimates, _, _ = run([device], bundle, record=tmp_path / "wound.xdf", server=server, linger=linger)
-        seen, until = [], time.monotonic() + 10
+        until = time.monotonic() + 10
         while not any(isinstance(update, Ended) for update in seen) and time.monotonic() < until:
             seen += client.poll()
         client.close()
@@ -198,7 +199,7 @@ def test_a_paused_replay_waits_and_a_marker_in_a_live_session_is_recorded(bundle
     assert marks["time_series"] == [["eyes <closed>"]]
     for stream in streams:
         if stream["info"]["type"][0] in ("EEG", "ECG"):
-            assert len(stream["time_stamps"]) == summary.samples[stream["info"]["type"][0].lower()]
+            assert len(stream["time_stamps"]) == summary.samples["synthetic/" + stream["info"]["type"][0].lower()]
 
 
 class Broken:
