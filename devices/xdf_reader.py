@@ -490,6 +490,11 @@ class XdfFile:
         if 0 <= count < self._counts[number] and last_is_corrupt(pairs[:, 0], pairs[:, 1]):
             pairs = pairs[:-1]
             self._limits[number] = count
+            self._found(
+                int(self._table[int(self._chunks[number][-1])][1]),
+                f"the last clock offset of stream {number} is corrupt; {self._counts[number] - count} samples beyond "
+                "its footer's count are left out",
+            )
         if not np.any(pairs[:, 1]):
             return []
         parts = segments(pairs[:, 0], pairs[:, 1])

@@ -1,4 +1,4 @@
-"""What is let in: stamps that go forward, holes in them, and values that are numbers."""
+"""What is let in: stamps that go forward, smoothed; holes in them; and values that are numbers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ SKIPPED = 0.03
 Jitter of stamps at the edges of packets stays below it, and at the 100 Hz and more that models are fed with it is at
 least three samples.
 """
+BANDWIDTH = 0.1
+"""Hz: how fast the smoothed stamps follow. Most LSL sources stamp a chunk when they send it, which jitters by
+milliseconds: stamps of neighbouring chunks overlap, and a wave between them would be bent."""
+DRIFT = 0.05
+"""By this share of the nominal rate the true one may differ."""
 LEAP = 5.0
 """A step forward of more seconds than this is believed when CONFIRMED samples in a row agree on it."""
 CONFIRMED = 8
@@ -25,7 +30,7 @@ ABSURD = 1e10
 RUN_SECONDS = 0.05
 RUN_SAMPLES = 5
 
-_LAST, _BEFORE, _SUSPECT, _FIRST = range(4)
+_LAST, _BEFORE, _SUSPECT, _FIRST, _PERIOD, _STAMP = range(6)
 _SINCE, _SUSPECTS, _PENDING, _SAMPLES, _LOST, _REFUSED, _GAPS = range(7)
 
 
@@ -38,7 +43,8 @@ class Counters:
     lost: int = 0
     """Known by the device to be missing."""
     refused: int = 0
-    """Not taken: the stamp was no number, not later than the last, or a leap that nothing confirmed."""
+    """Not taken: the stamp was no number, that of the last sample again, too far back, or a leap that nothing
+    confirmed."""
     gaps: int = 0
     """Holes in time, bridged or not."""
     overrun: int = 0
@@ -46,20 +52,26 @@ class Counters:
 
 
 @numba.njit(cache=True)
-def _admit(times, lost, rate, moments, counts, keep, marks):  # type: ignore[no-untyped-def]
+def _admit(times, lost, rate, moments, counts, keep, marks, smoothed):  # type: ignore[no-untyped-def]
     counts[_PENDING] += lost
     counts[_LOST] += lost
+    # A delay-locked loop, critically damped: Adriaensen, "Using a DLL to filter time", Linux Audio Conference 2005.
+    omega = 2 * np.pi * BANDWIDTH / rate
     kept = 0
     for i in range(times.shape[0]):
         t = times[i]
         step = t - moments[_LAST]
+        error = step - moments[_PERIOD]
         mark = 0
         if not abs(t) < ABSURD:
             counts[_REFUSED] += 1
             continue
         if counts[_SINCE] == 0:
             mark = RESTART
-        elif step <= 0:
+        elif t == moments[_STAMP]:
+            counts[_REFUSED] += 1
+            continue
+        elif error < -SKIPPED:
             if counts[_SINCE] >= CONFIRMED or step > -BRIDGE or t <= moments[_BEFORE]:
                 counts[_REFUSED] += 1
                 continue
@@ -91,7 +103,15 @@ def _admit(times, lost, rate, moments, counts, keep, marks):  # type: ignore[no-
         counts[_SUSPECTS] = 0
         counts[_SINCE] += 1
         counts[_SAMPLES] += 1
+        moments[_STAMP] = t
+        if mark == 0:
+            t = moments[_LAST] + moments[_PERIOD] + np.sqrt(2.0) * omega * error
+            period = moments[_PERIOD] + omega * omega * error
+            moments[_PERIOD] = min(max(period, (1 - DRIFT) / rate), (1 + DRIFT) / rate)
+        elif mark == RESTART:
+            moments[_PERIOD] = 1 / rate
         moments[_LAST] = t
+        smoothed[kept] = t
         keep[kept] = i
         marks[kept] = mark
         kept += 1
@@ -101,26 +121,40 @@ def _admit(times, lost, rate, moments, counts, keep, marks):  # type: ignore[no-
 class Intake:
     """Decides which samples of one stream are taken, and where its segments begin. Belongs to one thread.
 
-    A stamp must be a number and later than the last. A step of more than BRIDGE seconds, or as many lost samples, ends
-    a segment; a shorter hole is marked. A lone wild stamp is refused, a leap that lasts is followed.
+    A stamp must be a number and new. Within SKIPPED seconds of where the stream's own rhythm puts the sample it counts
+    as jitter, and the sample gets a stamp of that rhythm, which follows slowly. A step of more than BRIDGE seconds, or
+    as many lost samples, ends a segment; a shorter hole is marked. A stamp further back is refused, a lone wild one
+    too, a leap that lasts is followed.
     """
 
     def __init__(self, rate: float, batch: int) -> None:
         self._rate = rate
-        self._moments = np.zeros(4)
+        self._moments = np.zeros(6)
         self._counts = np.zeros(7, np.int64)
         self._keep = np.zeros(batch, np.int64)
         self._marks = np.zeros(batch, np.uint8)
+        self._smoothed = np.zeros(batch)
         self.reset()
         self.admit(np.zeros(0), 0)
 
-    def admit(self, times: NDArray[np.float64], lost: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """Which of the stamps (n,), at most ``batch``, are taken: row numbers (m,) and marks (m,).
+    def admit(
+        self, times: NDArray[np.float64], lost: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float64]]:
+        """Which of the stamps (n,), at most ``batch``, are taken: row numbers, marks and smoothed stamps (m,) each.
 
-        Both are views of the intake's own memory, valid until the next call.
+        All are views of the intake's own memory, valid until the next call.
         """
-        kept = _admit(times, max(0, lost), self._rate, self._moments, self._counts, self._keep, self._marks)
-        return self._keep[:kept], self._marks[:kept]
+        kept = _admit(
+            times,
+            max(0, lost),
+            self._rate,
+            self._moments,
+            self._counts,
+            self._keep,
+            self._marks,
+            self._smoothed,
+        )
+        return self._keep[:kept], self._marks[:kept], self._smoothed[:kept]
 
     @property
     def first(self) -> float:
@@ -130,7 +164,7 @@ class Intake:
     @property
     def last(self) -> float:
         """The newest stamp taken, seconds; NaN before there is one."""
-        return float(self._moments[_LAST]) if self._counts[_SINCE] else float("nan")
+        return float(self._moments[_STAMP]) if self._counts[_SINCE] else float("nan")
 
     def counters(self, overrun: int) -> Counters:
         c = self._counts
@@ -138,7 +172,7 @@ class Intake:
 
     def reset(self) -> None:
         """As new."""
-        self._moments[:] = 0.0, -np.inf, 0.0, np.nan
+        self._moments[:] = 0.0, -np.inf, 0.0, np.nan, 1 / self._rate, np.nan
         self._counts[:] = 0
 
 

@@ -222,12 +222,11 @@ class Server:
                 if self._closing:
                     return
                 continue
-            if self._closing:
-                connection.close()
-                return
             with self._lock:
                 self._peers = [peer for peer in self._peers if not peer.gone]
                 self._peers.append(_Peer(connection, list(self._history), self._commands))
+            if self._closing:  # who came in the last moment is told how it ended, too
+                return
 
     def _knock(self) -> None:
         with contextlib.suppress(RemoteError):

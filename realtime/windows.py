@@ -325,11 +325,9 @@ class _Feed:
         own_times, own_raw = self._times[:n], self._raw[:n]
         own_times[:] = times
         own_raw[:] = raw
-        keep, marks = self.intake.admit(own_times, lost)
-        if len(keep) < n:
-            own_times = own_times[keep]
+        keep, marks, stamps = self.intake.admit(own_times, lost)
         for lane in self.lanes:
-            lane.take(own_raw, own_times, keep, marks, floor)
+            lane.take(own_raw, stamps, keep, marks, floor)
 
     def counters(self) -> Counters:
         return self.intake.counters(sum(lane.overrun for lane in self.lanes))

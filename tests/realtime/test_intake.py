@@ -17,7 +17,7 @@ def stamps(n=500, start=100.0):
 
 def admit(times, lost=0):
     intake = Intake(RATE, 4096)
-    keep, marks = intake.admit(times, lost)
+    keep, marks, _ = intake.admit(times, lost)
     return keep.tolist(), marks.tolist(), intake.counters(0)
 
 
@@ -64,7 +64,7 @@ def test_samples_that_a_device_lost_are_a_hole_though_the_stamps_do_not_show_it(
         intake = Intake(RATE, 4096)
         intake.admit(stamps(100), 0)
         intake.admit(np.array([np.nan]), lost)  # the loss is not forgotten with a refused sample
-        _, marks = intake.admit(stamps(100, start=100.4), 0)
+        _, marks, _ = intake.admit(stamps(100, start=100.4), 0)
         assert marks.tolist() == [mark] + [0] * 99
         assert intake.counters(0).lost == lost
 
@@ -98,6 +98,31 @@ def test_stamps_that_fall_far_back_are_refused_until_they_catch_up():
     keep, _, counters = admit(np.concatenate([times, stamps(500, start=102.0)]))
     assert keep == [*range(500), *range(1500, 2000)]
     assert counters.refused == 1000
+
+
+@pytest.mark.parametrize(("rate", "true_rate", "size"), [(250.0, 250.0, 8), (256.0, 255.0, 12), (130.0, 130.4, 7)])
+def test_chunks_stamped_when_they_were_sent_lose_nothing_and_the_jitter_is_smoothed(rate, true_rate, size):
+    """As most LSL sources do it: the newest sample is stamped with the moment of sending, the others by the rate."""
+    truth = 500 + np.arange(round(60 * true_rate) // size * size) / true_rate
+    late = np.random.default_rng(1).gamma(1.0, 0.003, len(truth) // size)
+    times = np.repeat(truth[size - 1 :: size] + late, size) - np.tile(np.arange(size)[::-1] / rate, len(late))
+    assert (np.diff(times) <= 0).any()
+    intake = Intake(rate, 1 << 15)
+    keep, marks, smoothed = intake.admit(times, 0)
+    assert len(keep) == len(truth)
+    assert marks.tolist() == [RESTART] + [0] * (len(truth) - 1)
+    assert (np.diff(smoothed) > 0).all()
+    settled = len(truth) // 3
+    error = (smoothed - truth)[settled:]
+    assert error.std() < 0.5 * (times - truth)[settled:].std()
+    assert error.std() < 0.0015
+    assert abs(error.mean() - late.mean()) < 0.0015
+
+
+def test_even_stamps_stay_what_they_are():
+    times = 3e5 + np.arange(20_000) / RATE
+    _, _, smoothed = Intake(RATE, 1 << 15).admit(times, 0)
+    np.testing.assert_allclose(smoothed, times, rtol=0, atol=1e-7)
 
 
 def test_before_the_first_sample_there_is_no_time():

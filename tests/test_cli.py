@@ -1,0 +1,326 @@
+"""The command line as a user meets it: real processes, real files, real faults."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pylsl
+import pytest
+import pyxdf
+
+from devices.xdf_format import XdfFile, XdfWriter
+from models.bundle import default_bundle_folder
+from realtime.remote import Client, running_sessions
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = ROOT / "devices" / "recordings" / "eegmat_subject05.xdf"
+INSULA = [sys.executable, "-m", "insula"]
+SHORT = ["--from", "0", "--to", "75"]
+
+
+def insula(*arguments, status=0, **more):
+    """Run a command to its end; its standard output. No display: a terminal on a server."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | {"COLUMNS": "200"}
+    done = subprocess.run(
+        [*INSULA, *map(str, arguments)],
+        capture_output=True, text=True, check=False, env=environment | more.pop("env", {}), timeout=170, **more,
+    )  # fmt: skip
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stderr if status == 2 else done.stdout
+
+
+def rows(path):
+    with open(path, newline="") as file:  # noqa: PTH123
+        return list(csv.DictReader(file))
+
+
+def refusal(*arguments):
+    """What a request that cannot be served is answered with: one line, status 2."""
+    said = insula(*arguments, status=2)
+    assert said.count("\n") == 1, said
+    return said
+
+
+# -- the demo ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    said = insula("demo", "--headless", cwd=folder)
+    (out,) = (folder / "insula-out").iterdir()
+    return said, out
+
+
+def test_the_demo_tells_arithmetic_from_rest_and_its_table_says_so(demo):
+    _, out = demo
+    estimates = rows(out / "estimates.csv")
+    assert list(estimates[0]) == ["t_end", "arousal", "arousal_sd", "present_eeg", "present_ecg", "quality", "withheld"]
+    streams, _ = pyxdf.load_xdf(str(DEMO))
+    marks = next(stream for stream in streams if stream["info"]["type"] == ["Markers"])
+    times = dict(zip((label for (label,) in marks["time_series"]), marks["time_stamps"], strict=True))
+    change, end = times["mental arithmetic"], times["end"]
+
+    def mean(begin, stop):
+        given = [float(row["arousal"]) for row in estimates if begin < float(row["t_end"]) <= stop and row["arousal"]]
+        assert len(given) >= 45
+        return np.mean(given)
+
+    assert mean(change, end) > mean(change - 60, change) + 0.1
+
+
+def test_the_first_minute_of_the_demo_is_withheld_and_says_why(demo):
+    _, out = demo
+    estimates = rows(out / "estimates.csv")
+    for row in estimates:
+        assert bool(row["withheld"]) == (row["arousal"] == "") == (row["arousal_sd"] == "")
+        assert 0 <= float(row["quality"]) <= 1
+        assert 0 <= float(row["arousal"] or 0) <= 1
+    first = next(float(row["t_end"]) for row in estimates if row["arousal"])
+    assert 60 <= first <= 62
+    assert "resting baseline: 23 s left" in {row["withheld"] for row in estimates}
+
+
+def test_the_demo_says_what_it_is_and_where_everything_lies(demo):
+    said, out = demo
+    for piece in ("not a medical device", "true phase", "mental arithmetic", "mean arousal", "balanced accuracy"):
+        assert piece in said
+    for name in ("estimates.csv", "session.xdf", "dashboard.png"):
+        assert (out / name).stat().st_size > 1000
+        assert str(Path("insula-out") / out.name / name) in said.replace("\n", "")
+
+
+def test_the_record_of_the_demo_gives_the_same_estimates_again(demo, tmp_path):
+    _, out = demo
+    insula("replay", out / "session.xdf", "--headless", "--estimates", tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (out / "estimates.csv").read_bytes()
+
+
+def test_where_qt_cannot_be_loaded_the_demo_leaves_the_picture_out_and_says_what_to_install(tmp_path):
+    broken = tmp_path / "site" / "PySide6"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libEGL.so.1: cannot open shared object file')")
+    said = insula("demo", "--headless", "--to", tmp_path / "out", env={"PYTHONPATH": str(tmp_path / "site")})
+    assert "No picture" in said
+    assert "apt-get install" in said
+    (out,) = (tmp_path / "out").iterdir()
+    assert {path.name for path in out.iterdir()} == {"estimates.csv", "session.xdf"}
+
+
+def test_a_headless_replay_loads_neither_torch_nor_qt(tmp_path):
+    code = (
+        "import sys, insula\n"
+        f"status = insula.main(['replay', {str(DEMO)!r}, '--headless', '--to', '15'])\n"
+        "assert status == 0\n"
+        "loaded = {'torch', 'PySide6', 'pyqtgraph', 'sklearn', 'mne'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+# -- replay ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stretch_is_a_session_of_its_own(tmp_path):
+    said = insula("replay", DEMO, "--headless", "--from", "100", "--to", "140", "--estimates", tmp_path / "e.csv")
+    estimates = rows(tmp_path / "e.csv")
+    assert "EEG from eeg: 19 of 19 channels" in said
+    assert [float(row["t_end"]) for row in (estimates[0], estimates[-1])] == [110.0, 139.0]
+    assert all(row["withheld"].startswith("resting baseline") for row in estimates)
+
+
+def test_a_recording_of_a_muse_without_the_models_channels_says_so(shared_data, tmp_path):
+    said = refusal("replay", shared_data / "xdf" / "muse_adc9ff_sub-P001.xdf", "--headless")
+    assert "no EEG and no ECG that the model can use" in said
+
+
+def test_ecg_alone_is_enough(tmp_path):
+    with XdfFile(DEMO) as source, XdfWriter(tmp_path / "ecg.xdf") as writer:
+        stream = next(s for s in source.streams.values() if s.type == "ECG")
+        times, values = source.read(stream.id)
+        number = writer.add_stream(
+            name="strap", type="ECG", channels=("ECG",), rate=stream.rate, format="float32", unit="uV"
+        )
+        for at in range(0, 90 * 500, 73):
+            writer.write(number, times[at : at + 73], values[at : at + 73])
+    insula("replay", tmp_path / "ecg.xdf", "--headless", "--estimates", tmp_path / "e.csv")
+    estimates = rows(tmp_path / "e.csv")
+    given = [row for row in estimates if row["arousal"]]
+    assert len(given) >= 25
+    assert {row["present_eeg"] for row in estimates} == {"0.0"}
+
+
+def test_nothing_is_overwritten(tmp_path):
+    for option, name in (("--estimates", "e.csv"), ("--record", "r.xdf")):
+        (tmp_path / name).write_text("precious")
+        assert "exists already" in refusal("replay", DEMO, "--headless", *SHORT, option, tmp_path / name)
+        assert (tmp_path / name).read_text() == "precious"
+
+
+def test_a_disk_that_fills_is_said_and_what_was_recorded_is_readable(tmp_path):
+    def small_disk() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    said = insula("replay", DEMO, "--headless", *SHORT, "--record", tmp_path / "r.xdf", status=1, preexec_fn=small_disk)
+    assert "could not be recorded" in said
+    with XdfFile(tmp_path / "r.xdf") as file:
+        assert file.findings == []
+        eeg = next(s for s in file.streams.values() if s.type == "EEG")
+        assert 5_000 < len(file.read(eeg.id)[0]) < 15_000
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["replay", "inspect"])
+def test_a_text_file_named_xdf_is_refused(tmp_path, command):
+    (tmp_path / "notes.xdf").write_text("participant 7 was late")
+    said = refusal(command, tmp_path / "notes.xdf")
+    assert "notes.xdf" in said
+
+
+@pytest.mark.parametrize("command", ["replay", "inspect"])
+def test_a_file_that_is_not_there_is_named(tmp_path, command):
+    assert "nowhere.xdf" in refusal(command, tmp_path / "nowhere.xdf")
+
+
+def test_a_recording_cut_short_is_replayed_up_to_the_cut_and_the_damage_is_said(tmp_path):
+    (tmp_path / "cut.xdf").write_bytes(DEMO.read_bytes()[:1_500_001])
+    said = insula("replay", tmp_path / "cut.xdf", "--headless", "--estimates", tmp_path / "e.csv")
+    assert "byte 1" in said
+    assert len(rows(tmp_path / "e.csv")) > 10
+    assert "byte 1" in insula("inspect", tmp_path / "cut.xdf")
+
+
+def test_a_recording_cut_before_its_first_sample_is_refused(tmp_path):
+    (tmp_path / "cut.xdf").write_bytes(DEMO.read_bytes()[:1000])
+    assert "cut.xdf" in refusal("replay", tmp_path / "cut.xdf", "--headless")
+
+
+def test_a_model_whose_hash_is_wrong_is_refused(tmp_path):
+    shutil.copytree(default_bundle_folder(), tmp_path / "model")
+    graph = tmp_path / "model" / "graph.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 1
+    graph.write_bytes(content)
+    said = refusal("replay", DEMO, "--model", tmp_path / "model")
+    assert "graph.onnx" in said
+
+
+@pytest.mark.parametrize("source", ["lsl:name=nobody-sends-this", "usb:3", "synthetic:eeg?channels=1000"])
+def test_a_source_that_does_not_exist_is_refused(source):
+    assert source.split(":")[0] in refusal("live", source)
+
+
+def test_markers_alone_are_no_session(tmp_path):
+    with XdfWriter(tmp_path / "marks.xdf") as writer:
+        number = writer.add_stream(name="m", type="Markers", channels=("m",), rate=0.0, format="string")
+        writer.write_strings(number, [1.0, 2.0], ["a", "b"])
+    assert "no EEG and no ECG" in refusal("replay", tmp_path / "marks.xdf", "--headless")
+
+
+# -- inspect -----------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_shows_every_stream_and_what_would_be_used():
+    said = insula("inspect", DEMO)
+    for piece in ("EEG", "ECG", "Markers", "500 Hz", "120019", "19 of 19 channels", "channel ECG"):
+        assert piece in said
+
+
+def test_inspect_reads_what_others_recorded(shared_data):
+    for path in sorted((shared_data / "xdf").glob("*.xdf")):
+        said = insula("inspect", path)
+        streams, _ = pyxdf.load_xdf(str(path), dejitter_timestamps=False)
+        flat = "".join(said.split())
+        for stream in streams:
+            assert str(len(stream["time_stamps"])) in flat, path
+            assert stream["info"]["name"][0][:8].replace(" ", "") in flat, path
+
+
+# -- live --------------------------------------------------------------------------------------------------------------
+
+
+def start_live(tmp_path, *more, env=None):
+    record = tmp_path / "live.xdf"
+    process = subprocess.Popen(
+        [*INSULA, "live", "synthetic:", "--record", str(record), *more],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})},
+    )  # fmt: skip
+    until = time.monotonic() + 60
+    while not (record.exists() and record.stat().st_size > 20_000):
+        assert time.monotonic() < until
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    return process, record
+
+
+def newest(record):
+    """Stamp of the newest sample that pyxdf finds, for the slower of EEG and ECG."""
+    streams, _ = pyxdf.load_xdf(str(record), synchronize_clocks=False, dejitter_timestamps=False)
+    return min(s["time_stamps"][-1] for s in streams if s["info"]["type"][0] in ("EEG", "ECG"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_engine_that_is_killed_leaves_a_record_up_to_the_last_two_seconds(tmp_path):
+    process, record = start_live(tmp_path, "--headless")
+    time.sleep(2.0)  # real time: the record must keep up with it
+    process.send_signal(signal.SIGKILL)
+    killed = pylsl.local_clock()
+    process.communicate()
+    assert killed - newest(record) < 2.0
+
+
+def test_a_live_session_stopped_from_the_keyboard_ends_in_order(tmp_path):
+    process, record = start_live(tmp_path, "--headless")
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    assert "0 lost or refused" in said
+    with XdfFile(record) as file:
+        assert file.findings == []
+
+
+def test_a_dashboard_that_is_killed_leaves_the_engine_recording_and_publishing(tmp_path):
+    process, record = start_live(tmp_path, env={"DISPLAY": ":offscreen", "QT_QPA_PLATFORM": "offscreen"})
+    (session,) = [address for address in running_sessions() if Path(address).name.startswith(f"{process.pid}-")]
+    client = Client.attach(session)
+    (window,) = [p for p in psutil.Process(process.pid).children() if "gui.app" in " ".join(p.cmdline())]
+    window.kill()
+    window.wait()
+    before = record.stat().st_size
+    (info,) = pylsl.resolve_bypred("type='Affect' and name='insula'", timeout=10)
+    inlet = pylsl.StreamInlet(info)
+    inlet.open_stream(10)
+    inlet.pull_sample(20)
+    sample, stamp = inlet.pull_sample(20)
+    assert len(sample) == 3
+    assert math.isnan(sample[0])  # the resting baseline
+    assert 0 <= pylsl.local_clock() - stamp < 5
+    assert record.stat().st_size > before + 1000
+    assert client.poll()
+    client.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "gui.app", "--attach", session, "--snapshot", str(tmp_path / "again.png")], check=False
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "again.png").stat().st_size > 10_000
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert "The session goes on" in said
+    assert process.returncode == 0
