@@ -87,20 +87,27 @@ class _Inbox:
         self._waits = waits
         self._items: deque[Item] = deque()
         self._seconds = dict.fromkeys(rates, 0.0)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # One token for each item: waiting in C is what makes the hand-over quick.
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._room = threading.Event()
         self.closed = False
 
     def put(self, item: Item) -> None:
-        with self._changed:
-            if isinstance(item, Chunk):
-                key = item.stream
-                if self._waits:
-                    self._changed.wait_for(lambda: self._seconds[key] < AHEAD or self.closed)
-                elif self._seconds[key] > BEHIND:
+        if isinstance(item, Chunk):
+            key, seconds = item.stream, len(item.times) / self._rates[item.stream]
+            while self._waits and self._seconds[key] >= AHEAD and not self.closed:
+                self._room.clear()
+                self._room.wait(POLL)
+            with self._lock:
+                if not self._waits and self._seconds[key] > BEHIND:
                     item = self._drop_oldest(item)
-                self._seconds[key] += len(item.times) / self._rates[key]
-            self._items.append(item)
-            self._changed.notify_all()
+                self._seconds[key] += seconds
+                self._items.append(item)
+        else:
+            with self._lock:
+                self._items.append(item)
+        self._tokens.put(None)
 
     def _drop_oldest(self, newest: Chunk) -> Chunk:
         """Takes the oldest chunk of the stream out; the one after it, ``newest`` when there is none, says so."""
@@ -119,17 +126,19 @@ class _Inbox:
         return newest
 
     def get(self, timeout: float) -> Item | None:
-        with self._changed:
-            if not self._items:
-                self._changed.wait_for(lambda: self._items or self.closed, timeout)
-            if not self._items:
+        """The next item; None when there is none within ``timeout`` seconds, or after `close`."""
+        try:
+            self._tokens.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        with self._lock:
+            if not self._items:  # what the token stood for has been dropped, or it is the one of close
                 return None
             item = self._items.popleft()
             if isinstance(item, Chunk):
                 self._seconds[item.stream] -= len(item.times) / self._rates[item.stream]
-            if self._waits:
-                self._changed.notify_all()
-            return item
+        self._room.set()
+        return item
 
     @property
     def empty(self) -> bool:
@@ -137,9 +146,9 @@ class _Inbox:
 
     def close(self) -> None:
         """Nothing more is put; what is there can still be taken."""
-        with self._changed:
-            self.closed = True
-            self._changed.notify_all()
+        self.closed = True
+        self._room.set()
+        self._tokens.put(None)
 
 
 @dataclass(frozen=True, slots=True)
