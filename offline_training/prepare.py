@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import devices
+import realtime
 from models.api import InputSpec, Window, WindowSpec
 from models.bundle import Gate
 from offline_training.api import Recording, TrainingError
@@ -136,14 +138,11 @@ def load(folder: Path, spec: WindowSpec) -> Prepared:
 
 def cache_key(spec: WindowSpec, gate: Gate, digest: str) -> str:
     """Names a cache folder: changes with the data, the windows wanted, the gate and the code that cuts windows."""
-    import devices
-    import realtime
-
     text = repr((spec, gate, digest, REST_SECONDS, TRAIN_EVERY, SCORE_EVERY))
     found = hashlib.sha256(text.encode())
-    for package, names in ((realtime, ("windows", "filters", "resample", "intake", "quality", "ring", "sources")),):
-        for name in names:
-            found.update((Path(package.__path__[0]) / f"{name}.py").read_bytes())
+    folder = Path(realtime.__path__[0])
+    for name in ("windows", "filters", "resample", "intake", "quality", "ring", "sources"):
+        found.update((folder / f"{name}.py").read_bytes())
     found.update((Path(devices.__path__[0]) / "api.py").read_bytes())
     found.update(Path(__file__).read_bytes())
     return found.hexdigest()[:16]

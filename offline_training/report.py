@@ -36,6 +36,12 @@ The first {manifest.rest.seconds:g} s of a session are the resting baseline; not
 
 Brackets are 95 % intervals over people. Protocol: {manifest.training["protocol"]}.
 
+"Good windows" are those in which every kind that the row asks for passes the quality gate; elsewhere a live \
+session falls back to the other kind, as the fused row does, or withholds. {contribution(manifest)}Selection: \
+{manifest.training["selection"]}.
+
+{demonstration(manifest)}
+
 ## Limits
 
 {manifest.limits[0].upper()}{manifest.limits[1:]}. {source.order[0].upper()}{source.order[1:]}. The EEG of the data \
@@ -48,3 +54,30 @@ Young adults in one laboratory. Research use, not a medical device.
 
 {manifest.licence}.
 """
+
+
+def contribution(manifest: Manifest) -> str:
+    """What training the encoders was worth, in a sentence; "" when the table has no encoders left as drawn."""
+    scores = manifest.metrics["scores"]
+    assert isinstance(scores, dict)
+    if "random encoders, fused" not in scores:
+        return ""
+    gain = [
+        scores["fused"][name]["value"] - scores["random encoders, fused"][name]["value"]
+        for name in ("balanced_accuracy", "auroc")
+    ]
+    return (
+        f"Training the encoders changed balanced accuracy by {gain[0]:+.3f} and AUROC by {gain[1]:+.3f} against "
+        "encoders left as they were drawn; compare with the classical rows, which see band power and heart rate only. "
+    )
+
+
+def demonstration(manifest: Manifest) -> str:
+    """What the bundle itself says of the person left out of its training, in a sentence."""
+    held = manifest.metrics["held_out_person"]
+    assert isinstance(held, dict)
+    return (
+        f"Person {held['person']}, left out of the training of this bundle: mean {manifest.targets[0].name} "
+        f"{held['rest_last_minute']:.2f} in the last minute of rest, {held['mental_arithmetic']:.2f} in the minute of "
+        "mental arithmetic."
+    )
