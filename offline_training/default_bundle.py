@@ -56,10 +56,10 @@ USES = {"eeg+ecg": (True, True), "eeg": (True, False), "ecg": (False, True)}
 ROWS = {"eeg+ecg": "fused", "eeg": "EEG only", "ecg": "ECG only"}
 LIMITS = "arousal means mental arithmetic against rest; rest always came first; valence is not estimated"
 SELECTION = (
-    "the head's penalty and the prior and floor of the resting spread (and the classical baseline's) were looked at in 24 "
-    "settings by cross-validation over the same people, whose fused balanced accuracies ran from 0.87 to 0.91; one from "
-    "the middle was kept, so the figures may be a little too kind; longer and faster training of the encoders (200 steps "
-    "at 1e-3) was tried on three folds and was worse"
+    "the head's penalty and the prior and floor of the resting spread (and the classical baseline's) were "
+    "looked at in 24 settings by cross-validation over the same people, whose fused balanced accuracies ran "
+    "from 0.87 to 0.91; one from the middle was kept, so the figures may be a little too kind; longer and "
+    "faster training of the encoders (200 steps at 1e-3) was tried on three folds and was worse"
 )
 TARGET = Target(
     name="arousal",
