@@ -25,13 +25,14 @@ CBRAMOD_CHANNELS = (
 """In the order of CBraMod's published pre-processing; its positional convolution depends on it."""
 DEFAULT_SPEC = WindowSpec(
     inputs=(
-        InputSpec(kind="eeg", channels=CBRAMOD_CHANNELS, min_channels=8),
+        InputSpec(kind="eeg", channels=CBRAMOD_CHANNELS, min_channels=16),
         InputSpec(kind="ecg", channels=("ECG",)),
     ),
     rate=200.0,
     seconds=10.0,
     hop=1.0,
 )
+"""With fewer than 16 channels of EEG the share of samples measured can never pass the gate, so it is said at once."""
 DEFAULT_GATE = Gate(min_present={"eeg": 0.8, "ecg": 0.8}, min_quality={"eeg": 0.5, "ecg": 0.5})
 REST_SECONDS = 60.0
 """Of the beginning of a session; the resting baseline, never scored."""
