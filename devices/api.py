@@ -12,6 +12,22 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+_UNITS = {
+    **dict.fromkeys(("uv", "µv", "μv", "microvolt", "microvolts", "-6"), "uV"),
+    **dict.fromkeys(("mv", "millivolt", "millivolts", "-3"), "mV"),
+    **dict.fromkeys(("v", "volt", "volts", "0"), "V"),
+    **dict.fromkeys(("none", "na", "n/a"), ""),
+}
+
+
+def unit_name(text: str) -> str:
+    """The short name of a unit as sources spell it; the numbers are the powers of ten that MNE-LSL writes.
+
+    >>> [unit_name(text) for text in ("microvolts", "-6", " V", "bpm", "")]
+    ['uV', 'uV', 'V', 'bpm', '']
+    """
+    return _UNITS.get(text.strip().lower(), text.strip())
+
 
 class DeviceError(Exception):
     """A source that cannot be used: names it, says what was found and what to do. One line."""

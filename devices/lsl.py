@@ -27,7 +27,7 @@ import numpy as np
 import pylsl
 from numpy.typing import NDArray
 
-from devices.api import Chunk, DeviceError, Events, Item, StreamInfo
+from devices.api import Chunk, DeviceError, Events, Item, StreamInfo, unit_name
 
 RESOLVE_TIMEOUT = 5.0
 """Seconds to wait for a stream that fits."""
@@ -335,23 +335,7 @@ class _Row:
     unit: str
 
 
-_UNITS = {
-    **dict.fromkeys(("microvolts", "microvolt", "uv", "µv", "μv", "-6"), "uV"),
-    **dict.fromkeys(("millivolts", "millivolt", "mv", "-3"), "mV"),
-    **dict.fromkeys(("volts", "volt", "v", "0"), "V"),
-    **dict.fromkeys(("none", "na", "n/a"), ""),
-}
 _VOLTS = {"uV": 1e-6, "mV": 1e-3, "V": 1.0}
-
-
-def unit_name(text: str) -> str:
-    """The short name of a unit as sources spell it; numbers are the powers of ten that MNE-LSL writes.
-
-    >>> [unit_name(text) for text in ("microvolts", "-6", " V", "bpm", "")]
-    ['uV', 'uV', 'V', 'bpm', '']
-    """
-    text = _clean(text, 16)
-    return _UNITS.get(text.lower(), text)
 
 
 def _conditions(rest: str) -> tuple[dict[str, str], bool]:
@@ -445,7 +429,7 @@ def _channels(full: pylsl.StreamInfo) -> tuple[_Row, ...]:
     node = full.desc().child("channels").child("channel")
     for index in range(full.channel_count()):
         label = "" if node.empty() else _clean(node.child_value("label"))
-        unit = "" if node.empty() else unit_name(node.child_value("unit"))
+        unit = "" if node.empty() else unit_name(_clean(node.child_value("unit"), 16))
         label = label or f"{index + 1}"
         taken[label] += 1
         rows.append(_Row(label if taken[label] == 1 else f"{label}#{taken[label]}", unit))

@@ -27,7 +27,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.api import Chunk, DeviceError, End, Events, Item, Rewind, StreamInfo, Tick
+from devices.api import Chunk, DeviceError, End, Events, Item, Rewind, StreamInfo, Tick, unit_name
 from devices.xdf_format import (
     AFFECT_TYPE,
     EVENT_LOST,
@@ -59,20 +59,6 @@ _KINDS = {
     "accelerometer": "acc",
     "gyroscope": "gyro",
 }
-_UNITS = {
-    **dict.fromkeys(("uv", "µv", "μv", "microvolt", "microvolts", "-6"), "uV"),
-    **dict.fromkeys(("mv", "millivolt", "millivolts", "-3"), "mV"),
-    **dict.fromkeys(("v", "volt", "volts", "0"), "V"),
-}
-
-
-def normalised_unit(unit: str) -> str:
-    """The house's spelling of a unit; others stay as they are. MNE-LSL's powers of ten of the volt are understood.
-
-    >>> normalised_unit("microvolts"), normalised_unit("-6"), normalised_unit("g")
-    ('uV', 'uV', 'g')
-    """
-    return _UNITS.get(unit.strip().lower(), unit.strip())
 
 
 def connect(rest: str) -> XdfReplay:
@@ -169,7 +155,7 @@ class XdfReplay:
                 return
         if self.own:
             kind = stream.desc(f"{OWN_DESC}/kind") or kind
-        units = {normalised_unit(unit) for unit in stream.units}
+        units = {unit_name(unit) for unit in stream.units}
         self._streams[stream.id] = StreamInfo(
             key=self._key(stream, kind),
             kind=kind,

@@ -6,19 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from devices.api import StreamInfo
+from devices.api import StreamInfo, unit_name
 from models.api import InputSpec, WindowSpec
 
 LEAST_RATE = 100.0
 """Hz: below it the bands that models look at are not there."""
 RENAMED = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
 """The 10-10 names of 10-20 positions, as the older names."""
-MICROVOLTS = {
-    **dict.fromkeys(("uv", "µv", "μv", "microvolt", "microvolts", "-6"), 1.0),
-    **dict.fromkeys(("mv", "millivolt", "millivolts", "-3"), 1e3),
-    **dict.fromkeys(("v", "volt", "volts", "0"), 1e6),
-}
-"""Of units as sources spell them; the numbers are the powers of ten that MNE sends."""
+MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
 _PREFIX = re.compile(r"^EEG[ _:.-]+(?=.)")
 _SUFFIX = re.compile(r"[ _-]*-(REF|LE|RE|AR|AVG|A1A2|A1|A2|M1M2|M1|M2)$")
 _HEART = re.compile(r"^(?:ECG|EKG)\d*(?:[ _:.-]+(?:LEAD[ _:.-]*)?(\w+))?$")
@@ -117,7 +112,7 @@ def _columns(stream: StreamInfo, spec: InputSpec) -> tuple[int, ...]:
 
 
 def _scale(stream: StreamInfo, spec: InputSpec) -> tuple[float, str]:
-    unit = stream.unit.strip().lower()
+    unit = unit_name(stream.unit)
     if unit in MICROVOLTS:
         return MICROVOLTS[unit] / microvolts(spec.unit), ""
     said = f"unit {stream.unit!r} is unknown" if unit else "no unit given"
@@ -127,6 +122,6 @@ def _scale(stream: StreamInfo, spec: InputSpec) -> tuple[float, str]:
 def microvolts(unit: str) -> float:
     """How many microvolts one ``unit`` is. ValueError when that is not known."""
     try:
-        return MICROVOLTS[unit.strip().lower()]
+        return MICROVOLTS[unit_name(unit)]
     except KeyError:
         raise ValueError(f"{unit!r} is no unit of voltage; uV, mV and V are known") from None

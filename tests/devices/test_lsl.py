@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from devices.api import Chunk, DeviceError, Events, open_device
-from devices.lsl import Stamps, discover, unit_name
+from devices.api import Chunk, DeviceError, Events, open_device, unit_name
+from devices.lsl import Stamps, discover
 
 # An outlet that waits for its reader, pushes what it is told at once, and lives until its standard input closes.
 SOURCE = """
@@ -242,7 +242,7 @@ def test_unix_stamps_are_recognised():
 
 
 def test_units_are_understood_as_labs_spell_them():
-    assert [unit_name(text) for text in ("Microvolts", "µV", "-3", "0", "none", "beats per minute")] == [
+    assert [unit_name(text) for text in ("Microvolts", " µV", "-3", "0", "none", "beats per minute")] == [
         "uV",
         "uV",
         "mV",
