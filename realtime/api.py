@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,9 +145,11 @@ class Seek:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The researcher's marker, stamped now."""
+    """The researcher's marker, stamped when it reaches the engine."""
 
     label: str
+    at: float = field(default=math.nan, compare=False)
+    """``time.monotonic()`` when it arrived; filled in by the engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client as Dial
@@ -24,15 +27,24 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Self, get_args
 
-from realtime.api import Cleared, Command, Ended, Estimated, Health, Hello, Marked, Traces, Update
+from realtime.api import Cleared, Command, Ended, Estimated, Health, Hello, Mark, Marked, Traces, Update
 
 TRACE_SECONDS = 60.0
 """How far back a newcomer sees traces."""
+TRACES_KEPT = 10_000
+"""Messages with traces kept of a stream, whatever its stamps say; a session sends about 1 200 in `TRACE_SECONDS`."""
 KEPT = 50_000
 """Estimates and markers kept for newcomers: more than 12 hours at one a second."""
 PENDING = 2_000
-"""Updates a dashboard may be behind before it loses traces."""
+"""Traces a dashboard may be behind before it loses them."""
+ANSWER = 5.0
+"""Seconds after which an engine that does not answer a newcomer is given up."""
+LONGEST_SOCKET = 100
+"""Bytes in a socket's path: the shortest limit of the systems is 104 with a closing zero."""
 COMMANDS = get_args(Command)
+_SESSION = re.compile(r"([1-9]\d{0,9})-\w{8}")
+_DIALLING = (OSError, EOFError, ValueError, KeyError, TypeError, AssertionError, AuthenticationError)
+"""What a torn card, a door nobody opens or a stranger behind it raise."""
 
 
 class RemoteError(Exception):
@@ -40,37 +52,112 @@ class RemoteError(Exception):
 
 
 def sessions_folder() -> Path:
-    """Where running sessions of this user can be found; readable by this user alone."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    """Where new sessions of this user are put; readable by this user alone. Raises RemoteError."""
+    trouble = ""
+    for home in _homes():
+        try:
+            return _private(home)
+        except RemoteError as error:
+            trouble = trouble or str(error)
+    raise RemoteError(trouble or "No temporary folder can be written. Set TMPDIR to a folder of yours.")
+
+
+def _homes() -> list[Path]:
+    """Where sessions of this user may be, best first: made or not, private or not."""
     name = f"insula-{os.getuid()}" if hasattr(os, "getuid") else f"insula-{os.environ.get('USERNAME', 'user')}"
-    folder = Path(base) / name
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state = folder.stat()
+    bases = [os.environ.get("XDG_RUNTIME_DIR", "")]
+    with contextlib.suppress(OSError):
+        bases.append(tempfile.gettempdir())
+    return [Path(base) / name for base in dict.fromkeys(bases) if Path(base).is_absolute()]
+
+
+def _private(home: Path) -> Path:
+    """``home``, made when it is not there. Raises RemoteError when it cannot serve."""
+    try:
+        home.mkdir(mode=0o700, exist_ok=True)
+        state = home.lstat()  # a link that somebody else has put there is not followed
+    except OSError as error:
+        raise RemoteError(f"{home}: cannot be made ({_reason(error)}). Set TMPDIR to a folder of yours.") from None
     if hasattr(os, "getuid") and (state.st_uid != os.getuid() or state.st_mode & 0o077):
-        raise RemoteError(f"{folder}: belongs to somebody else or is open to others. Remove it, then start again.")
-    return folder
+        raise RemoteError(f"{home}: belongs to somebody else or is open to others. Remove it, then start again.")
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise RemoteError(f"{home}: cannot be written. Set TMPDIR to a folder of yours.")
+    longest = home / "1234567890-12345678" / "socket"
+    if os.name != "nt" and len(os.fsencode(longest)) > LONGEST_SOCKET:
+        raise RemoteError(f"{home}: is too long a path for a socket. Set TMPDIR to a shorter one, then start again.")
+    return home
+
+
+def _reason(error: BaseException) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def running_sessions() -> list[str]:
     """Addresses of the sessions that answer, oldest first. Remains of killed ones are cleared away."""
     found = []
-    for folder in sorted(sessions_folder().iterdir(), key=lambda path: path.stat().st_mtime):
+    for _, folder, pid in sorted(_candidates()):
         try:
             Client.attach(str(folder)).close()
         except RemoteError:
-            if not _alive(int(folder.name.partition("-")[0])):
+            if not _alive(pid):
                 shutil.rmtree(folder, ignore_errors=True)
         else:
             found.append(str(folder))
     return found
 
 
+def _candidates() -> Iterator[tuple[float, Path, int]]:
+    """Time of making, folder and process of everything that is named like a session."""
+    for home in _homes():
+        try:
+            folders = list(_private(home).iterdir()) if home.is_dir() else []
+        except (OSError, RemoteError):  # nobody's sessions, or not this user's
+            continue
+        for folder in folders:
+            named = _SESSION.fullmatch(folder.name)
+            with contextlib.suppress(OSError):  # it has just ended
+                if named and folder.is_dir():
+                    yield folder.stat().st_mtime, folder, int(named[1])
+
+
 def _alive(pid: int) -> bool:
+    """Whether a process goes on. On Windows always yes: there, signal 0 would interrupt it as Ctrl+C does."""
+    if os.name == "nt":
+        return True
     try:
         os.kill(pid, 0)
+    except OverflowError:
+        return False
     except OSError as error:
         return isinstance(error, PermissionError)
     return True
+
+
+def _dial(name: str, key: bytes) -> Connection:
+    """The connection to a socket. Raises TimeoutError: a stopped engine lets everybody in and greets nobody."""
+    answer: Future[Connection] = Future()
+
+    def dial() -> None:
+        connection, trouble = None, None
+        try:
+            connection = Dial(name, authkey=key)
+        except _DIALLING as error:
+            trouble = error
+        if not answer.set_running_or_notify_cancel():  # nobody waits any more
+            if connection:
+                connection.close()
+        elif connection:
+            answer.set_result(connection)
+        else:
+            answer.set_exception(trouble)
+
+    threading.Thread(target=dial, name="dial", daemon=True).start()
+    try:
+        return answer.result(ANSWER)
+    except TimeoutError:
+        if answer.cancel():
+            raise
+        return answer.result()
 
 
 class _History:
@@ -92,7 +179,9 @@ class _History:
             case Ended():
                 self._ended = update
             case Traces():
-                queue = self._traces.setdefault(update.stream, deque())
+                queue = self._traces.setdefault(update.stream, deque(maxlen=TRACES_KEPT))
+                if queue and update.times[-1] < queue[-1].times[-1] - TRACE_SECONDS:
+                    queue.clear()  # a clock was set back: by its stamps, what came before would never grow old
                 queue.append(update)
                 while queue[0].times[-1] < update.times[-1] - TRACE_SECONDS:
                     queue.popleft()
@@ -115,11 +204,18 @@ class _History:
 
 
 class _Peer:
-    """One attached dashboard: a thread that sends, a thread that takes its commands."""
+    """One attached dashboard: a thread that sends, a thread that takes its commands.
 
-    def __init__(self, connection: Connection, backlog: list[Update], commands: deque[Command]) -> None:
+    What happened before it came is sent first and whole. Of what happens since then, traces and health wait in a queue
+    of their own, which is emptied when a dashboard is too slow; the rest waits as long as a newcomer would get it.
+    """
+
+    def __init__(self, connection: Connection, backlog: Iterator[Update], commands: deque[Command]) -> None:
         self._connection = connection
-        self._pending: deque[Update] = deque(backlog)
+        self._backlog = deque(backlog)
+        self._passing: deque[tuple[int, Traces | Health]] = deque()
+        self._lasting: deque[tuple[int, Update]] = deque(maxlen=KEPT)
+        self._number = 0
         self._torn: set[str] = set()
         self._commands = commands
         self._wake = threading.Condition()
@@ -133,24 +229,36 @@ class _Peer:
 
     def push(self, update: Update) -> None:
         with self._wake:
-            if len(self._pending) >= PENDING:
-                # What gives way is what the next picture replaces: traces. Their gap is shown.
-                self._torn |= {waiting.stream for waiting in self._pending if isinstance(waiting, Traces)}
-                self._pending = deque(waiting for waiting in self._pending if not isinstance(waiting, Traces | Health))
-            if isinstance(update, Traces) and update.stream in self._torn:
-                self._torn.discard(update.stream)
-                update = replace(update, gap=True)
-            self._pending.append(update)
+            self._number += 1
+            if isinstance(update, Traces | Health):
+                if len(self._passing) >= PENDING:
+                    # What gives way is what the next picture replaces. The gap in every stream is shown.
+                    self._torn |= {waiting.stream for _, waiting in self._passing if isinstance(waiting, Traces)}
+                    self._passing.clear()
+                if isinstance(update, Traces) and update.stream in self._torn:
+                    self._torn.discard(update.stream)
+                    update = replace(update, gap=True)
+                self._passing.append((self._number, update))
+            else:
+                self._lasting.append((self._number, update))
             self._wake.notify()
+
+    def _next(self) -> Update | None:
+        """What is to be sent now, in the order in which it was published."""
+        if self._backlog:
+            return self._backlog.popleft()
+        if self._passing and not (self._lasting and self._lasting[0][0] < self._passing[0][0]):
+            return self._passing.popleft()[1]
+        return self._lasting.popleft()[1] if self._lasting else None
 
     def _send(self) -> None:
         try:
             while True:
                 with self._wake:
-                    self._wake.wait_for(lambda: self._pending or self.gone)
-                    if not self._pending:
-                        break
-                    update = self._pending.popleft()
+                    self._wake.wait_for(lambda: self._backlog or self._passing or self._lasting or self.gone)
+                    update = self._next()
+                if update is None:
+                    break
                 self._connection.send(update)
         except OSError:
             pass
@@ -161,6 +269,8 @@ class _Peer:
         try:
             while True:
                 command = self._connection.recv()
+                if isinstance(command, Mark):
+                    command = replace(command, at=time.monotonic())
                 if isinstance(command, COMMANDS):
                     self._commands.append(command)
         except (EOFError, OSError):
@@ -191,17 +301,29 @@ class Server:
         self._history = _History()
         self._peers: list[_Peer] = []
         self._commands: deque[Command] = deque()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=sessions_folder()))
-        key = secrets.token_bytes(32)
-        local = "AF_PIPE" if os.name == "nt" else "AF_UNIX"
-        name = rf"\\.\pipe\{self._folder.name}" if os.name == "nt" else str(self._folder / "socket")
-        self._listener = Listener(name, local, authkey=key)
-        card = self._folder / "engine.json"
-        card.touch(mode=0o600)
-        card.write_text(json.dumps({"title": title, "socket": name, "key": key.hex(), "pid": os.getpid()}))
-        self._closing = False
+        self._over = threading.Event()
         self._accepting = threading.Thread(target=self._accept, name="dashboards", daemon=True)
-        self._accepting.start()
+        home = sessions_folder()
+        try:
+            self._open(home, title)
+        except OSError as error:
+            raise RemoteError(f"{home}: no session can be opened there ({_reason(error)}).") from None
+
+    def _open(self, home: Path, title: str) -> None:
+        """Open the door and write down where it is; leave nothing behind when that fails."""
+        with contextlib.ExitStack() as undo:
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
+            undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            key = secrets.token_bytes(32)
+            local = "AF_PIPE" if os.name == "nt" else "AF_UNIX"
+            name = rf"\\.\pipe\{self._folder.name}" if os.name == "nt" else str(self._folder / "socket")
+            self._listener = Listener(name, local, authkey=key)
+            undo.callback(self._listener.close)
+            card = self._folder / "engine.json"
+            card.touch(mode=0o600)
+            card.write_text(json.dumps({"title": title, "socket": name, "key": key.hex(), "pid": os.getpid()}))
+            self._accepting.start()
+            undo.pop_all()
 
     @property
     def address(self) -> str:
@@ -219,13 +341,14 @@ class Server:
             try:
                 connection = self._listener.accept()
             except (OSError, EOFError, AuthenticationError):
-                if self._closing:
+                # A newcomer that hung up, or no file left to open: the next try is better made a little later.
+                if self._over.wait(0.1):
                     return
                 continue
             with self._lock:
                 self._peers = [peer for peer in self._peers if not peer.gone]
-                self._peers.append(_Peer(connection, list(self._history), self._commands))
-            if self._closing:  # who came in the last moment is told how it ended, too
+                self._peers.append(_Peer(connection, iter(self._history), self._commands))
+            if self._over.is_set():  # who came in the last moment is told how it ended, too
                 return
 
     def _knock(self) -> None:
@@ -250,11 +373,12 @@ class Server:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._closing = True
+        self._over.set()
         # Wakes the accepting thread; in a thread of its own because a stuck newcomer may be in the door.
         threading.Thread(target=self._knock, name="knock", daemon=True).start()
         self._accepting.join(2.0)
-        self._listener.close()
+        with contextlib.suppress(OSError):  # somebody has cleared the folder away
+            self._listener.close()
         with self._lock:
             for peer in self._peers:
                 peer.close(patience=1.0)
@@ -272,8 +396,12 @@ class Client:
         """The session at ``address`` (a folder, see `Server.address`). Raises RemoteError."""
         try:
             card = json.loads((Path(address) / "engine.json").read_text())
-            return cls(Dial(card["socket"], authkey=bytes.fromhex(card["key"])))
-        except (OSError, EOFError, ValueError, KeyError, AuthenticationError) as error:
+            return cls(_dial(card["socket"], bytes.fromhex(card["key"])))
+        except TimeoutError:
+            raise RemoteError(
+                f"{address}: the session there does not answer. If it was stopped with Ctrl+Z, go on with it: `fg`."
+            ) from None
+        except _DIALLING as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise RemoteError(
                 f"{address}: no session answers there ({reason}). Start one with `insula live`, `insula replay` or "
