@@ -46,6 +46,9 @@ class Board(QWidget):
         self.panels = {name: load_panel(name, send) for name in panel_names()}
         self.title = look.label("", "title", shrink=True)
         self.state = look.label("connecting", "pill")
+        self.alarm = look.label("", "pill")
+        self.alarm.setStyleSheet(f"color: {look.theme.bad}; border-color: {look.theme.bad};")
+        self.alarm.hide()
         self.used = look.label("", "muted", shrink=True)
         self.time = look.label("", "title")
         self._lay_out()
@@ -58,6 +61,7 @@ class Board(QWidget):
         header.addWidget(look.label("insula", "brand"))
         header.addWidget(self.title)
         header.addWidget(self.state)
+        header.addWidget(self.alarm)
         header.addStretch(1)
         header.addWidget(self.used)
         header.addWidget(self.time)
@@ -130,8 +134,6 @@ class Board(QWidget):
             words, colour = (
                 ("session ended", look.theme.muted) if not self.ended.reason else ("✕ not connected", look.theme.bad)
             )
-        elif self.health is not None and self.health.alarms:
-            words, colour = "! alarm", look.theme.bad
         elif self.hello.replay:
             words = "replay" if self.health is None or self.health.playing else "replay, paused"
         else:
@@ -139,6 +141,10 @@ class Board(QWidget):
         if self.state.text() != words:
             self.state.setText(words)
             self.state.setStyleSheet(f"color: {colour}; border-color: {colour};")
+        # Beside the state, never in its place: whether the session is recorded matters most when something is wrong.
+        alarms = self.health.alarms if self.health is not None and self.ended is None else ()
+        self.alarm.setText("! alarm" if len(alarms) == 1 else f"! {len(alarms)} alarms")
+        self.alarm.setVisible(bool(alarms))
         used = ", ".join(f"{look.plain(kind, 12).upper()} from {look.plain(key, 32)}" for kind, key in self.hello.used)
         self.used.setText(f"model input: {used}" if used else "")
         if self.health is not None:

@@ -241,11 +241,33 @@ def test_alarms_stand_on_top_until_they_are_over(bench, make_script):
     bench.health(script, 30.0, alarms=("strap: no samples for 12 s", "disk: 0.1 GB left"))
     assert alarm.isVisible()
     assert alarm.text() == "⚠  strap: no samples for 12 s\n⚠  disk: 0.1 GB left"
-    assert "! alarm" in bench.texts()
+    assert "! 2 alarms" in bench.texts()
     image = alarm.grab().toImage()
     ground = image.pixelColor(image.width() - 20, image.height() // 2)
     assert ground.red() > 150 > 60 > ground.green()
     bench.health(script, 31.0)
+    assert not alarm.isVisible()
+    assert "! 2 alarms" not in bench.texts()
+
+
+@pytest.mark.parametrize("size", [(1400, 900), (900, 600)])
+def test_an_alarm_never_hides_whether_the_session_is_recorded(bench, make_script, size):
+    script = make_script(replay=False, record="/home/lab/a.xdf")
+    bench.board.resize(*size)
+    bench.play(script)
+    state, alarm = bench.board.state, bench.board.alarm
+    calm = state.styleSheet()
+    assert not alarm.isVisible()
+    bench.health(script, 30.0, alarms=("ECG left out: too little good signal in the baseline",))
+    assert (state.text(), alarm.text()) == ("● live, recording", "! alarm")
+    assert state.styleSheet() == calm  # a note of the model does not make the session look broken
+    assert alarm.isVisible()
+    assert state.width() >= state.sizeHint().width()
+    assert not state.geometry().intersects(alarm.geometry())
+    bench.health(script, 31.0, alarms=("record: the disk is full",), record="")
+    assert (state.text(), alarm.text()) == ("live, not recording", "! alarm")
+    bench.tell(Ended())
+    assert state.text() == "session ended"
     assert not alarm.isVisible()
 
 
