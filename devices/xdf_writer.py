@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -32,6 +33,8 @@ Desc: TypeAlias = "Mapping[str, str | Desc]"
 """What goes below ``<desc>``: element name -> text or more of it."""
 
 BOUNDARY_EVERY = 10.0
+# What fsync answers where a file system has no such thing; anything else means that data may be lost already.
+_NO_FSYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 # Characters XML 1.0 has no way to write, and the carriage return, which parsers turn into a line feed.
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ELEMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -85,8 +88,9 @@ class XdfWriter:
 
     Each call hands one whole chunk to the operating system before it returns, unbuffered: killing the program loses
     nothing that was written, a power cut at most what came since the last boundary (every 10 s by ``now``, with
-    fsync). When the disk is full the file is cut back to its last whole chunk and XdfError is raised; the writer stays
-    usable, so that a later attempt may succeed. Never overwrites.
+    fsync; where that fails, writing goes on and ``sync_problem`` says so). When the disk is full the file is cut back
+    to its last whole chunk and XdfError is raised; the writer stays usable, so that a later attempt may succeed. Never
+    overwrites.
     """
 
     def __init__(
@@ -96,6 +100,8 @@ class XdfWriter:
         self._now = now
         self._streams: dict[int, _Stream] = {}
         self._size = 0
+        self.sync_problem = ""
+        """One line once the system has failed to confirm that data reach the disk, "" when all is well."""
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0)
         try:
             self._file: int | None = os.open(self.path, flags, 0o644)
@@ -230,11 +236,14 @@ class XdfWriter:
         return _varlen(len(head) + len(content)) + head + content
 
     def _write(self, chunk: bytes) -> None:
-        if self._now() - self._boundary_at >= BOUNDARY_EVERY:
-            self._append(self._chunk(TAG_BOUNDARY, None, BOUNDARY))
-            self._sync()
-            self._boundary_at = self._now()
-        self._append(chunk)
+        now = self._now()
+        if now - self._boundary_at < BOUNDARY_EVERY:
+            self._append(chunk)
+            return
+        # In one piece: an error says that neither of the two is in the file, so a second attempt doubles nothing.
+        self._append(self._chunk(TAG_BOUNDARY, None, BOUNDARY) + chunk)
+        self._boundary_at = now
+        self._sync()
 
     def _append(self, block: bytes) -> None:
         """Hand a whole chunk to the operating system, or leave the file as it was."""
@@ -256,19 +265,28 @@ class XdfWriter:
             ) from error
         self._size += len(block)
 
-    def _sync(self) -> None:
+    def _sync(self) -> int:
+        """Ask for what was written to reach the disk; 0 or the error's number, which ``sync_problem`` then tells.
+
+        The problem stays: a later fsync that succeeds says nothing of the pages that an earlier one failed to write.
+        """
         if self._file is None:
-            return
+            return 0
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise XdfError(
-                f"{self.path}: the disk does not confirm what was written up to byte {self._size} "
-                f"({error.strerror}). Check the disk and record elsewhere."
-            ) from error
+            self.sync_problem = (
+                f"{self.path}: the system does not confirm that data reach the disk ({error.strerror}); "
+                f"a power cut may cost more than {BOUNDARY_EVERY:g} s"
+            )
+            return error.errno or errno.EIO
+        return 0
 
     def close(self) -> None:
-        """Write the footers, fsync and close. The file is closed even when this raises. May be called again."""
+        """Write the footers, fsync and close. The file is closed even when this raises. May be called again.
+
+        A disk that fails raises; a file system without fsync does not, ``sync_problem`` tells it.
+        """
         if self._file is None:
             return
         try:
@@ -278,7 +296,8 @@ class XdfWriter:
                 _element(root, "last_timestamp", repr(stream.last))
                 _element(root, "sample_count", str(stream.samples))
                 self._append(self._chunk(TAG_STREAM_FOOTER, number, _xml(root)))
-            self._sync()
+            if self._sync() not in {0, *_NO_FSYNC}:
+                raise XdfError(f"{self.sync_problem}. Check the disk and keep a copy elsewhere.")
         finally:
             file, self._file = self._file, None
             os.close(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -426,7 +427,7 @@ def test_each_chunk_is_one_write_and_each_ten_seconds_one_boundary_with_fsync(tm
             seconds = float(k)
             writer.write(number, [seconds], np.array([[k]]))
             assert path.stat().st_size == writer.bytes_written == sum(writes)
-        assert len(writes) == 2 + 35 + 3
+        assert len(writes) == 2 + 35  # a boundary goes with its chunk
         assert syncs == [10.0, 20.0, 30.0]
     assert len(syncs) == 4
     content = path.read_bytes()
@@ -434,6 +435,54 @@ def test_each_chunk_is_one_write_and_each_ten_seconds_one_boundary_with_fsync(tm
     writer.close()  # a second time does no harm
     with pytest.raises(XdfError, match="is closed"):
         writer.write(number, [0.0], np.array([[1]]))
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_where_fsync_fails_every_sample_is_kept_boundaries_do_not_multiply_and_it_is_said(
+    tmp_path, monkeypatch, number
+):
+    seconds, asked = 0.0, []
+
+    def fsync(file):
+        asked.append(seconds)
+        if len(asked) < 3:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "a.xdf"
+    with XdfWriter(path, now=lambda: seconds) as writer:
+        stream = writer.add_stream(name="x", type="EEG", channels=["a"], rate=1.0, format="int32")
+        for k in range(35):
+            seconds = float(k)
+            assert bool(writer.sync_problem) == (k > 10)
+            writer.write(stream, [seconds], np.array([[k]]))
+    assert asked == [10.0, 20.0, 30.0, 34.0]
+    assert path.read_bytes().count(BOUNDARY) == 3
+    with XdfFile(path) as file:
+        assert file.findings == []
+        assert file.read(stream)[1][:, 0].tolist() == list(range(35))
+    # The last two calls succeeded: what the first ones left in doubt stays so.
+    assert writer.sync_problem == (
+        f"{path}: the system does not confirm that data reach the disk ({os.strerror(number)}); "
+        "a power cut may cost more than 10 s"
+    )
+
+
+def test_closing_a_record_raises_when_the_disk_fails_but_not_where_there_is_no_fsync(tmp_path, monkeypatch):
+    def fsync(file):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    number = errno.EINVAL
+    with XdfWriter(tmp_path / "a.xdf") as writer:
+        pass
+    assert "Invalid argument" in writer.sync_problem
+    number = errno.EIO
+    writer = XdfWriter(tmp_path / "b.xdf")
+    with pytest.raises(XdfError, match=r"b\.xdf: the system does not confirm .* keep a copy elsewhere"):
+        writer.close()
+    with pytest.raises(XdfError, match="is closed"):
+        writer.write_offset(writer.add_stream(name="x", type="EEG", channels=["a"], rate=1.0, format="int32"), 0, 0)
 
 
 KILLED = """
