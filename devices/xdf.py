@@ -75,7 +75,8 @@ class XdfReplay:
 
     Numeric streams with a rate are signals, in float32. String streams are events, one text a sample (several channels
     joined by "; "), and so are irregular numeric streams of type Markers. Irregular EEG or ECG gets its measured rate.
-    Other irregular numeric streams are left out of files by others, and so are streams without samples.
+    Other irregular numeric streams are left out, of insula's own records all of them; so are streams without samples
+    of files by others.
     """
 
     def __init__(
@@ -145,8 +146,8 @@ class XdfReplay:
             return
         kind = _kind(stream)
         rate = 0.0 if stream.format == "string" else stream.rate
-        if stream.format != "string" and rate == 0.0 and kind != "markers" and not self.own:
-            if kind not in ("eeg", "ecg"):
+        if stream.format != "string" and rate == 0.0 and (kind != "markers" or self.own):
+            if kind not in ("eeg", "ecg") or self.own:  # a session has no signals without a rate
                 self.left_out.append((label, "irregular numbers"))
                 return
             rate = self._measured_rate(stream)
@@ -238,12 +239,13 @@ class XdfReplay:
                             self._unreadable.append(f"session event {str(text)[:60]!r} has no time; left out")
                     elif word == EVENT_LOST:
                         count, _, key = rest.partition(" ")
-                        lost[key] = int(count) if count.isdecimal() else 0
+                        # The key in the header is XML text, which is stripped when it is read.
+                        lost[key.strip()] = int(count) if count.isdecimal() else 0
             elif number in self._streams:
                 times, values = self._file.decode(index, synchronised=False)
                 if len(times):
                     key = self._streams[number].key
-                    yield float(times[-1]), self._item(number, times, values, lost.pop(key, 0))
+                    yield float(times[-1]), self._item(number, times, values, lost.pop(key.strip(), 0))
 
     def _merged(self) -> Iterator[tuple[float, Item]]:
         sources = [self._pieces(place, number) for place, number in enumerate(self._streams)]
@@ -300,7 +302,7 @@ class XdfReplay:
         fmt = self._file.streams[number].format
         if fmt == "string":
             return Events(info.key, times, tuple("; ".join(texts) for texts in values.tolist()))
-        if info.kind == "markers" and not self.own:
+        if info.kind == "markers" and not info.rate:
             return Events(info.key, times, tuple("; ".join(f"{v:g}" for v in row) for row in values.tolist()))
         return Chunk(info.key, times, np.ascontiguousarray(values, dtype=np.float32), lost)
 

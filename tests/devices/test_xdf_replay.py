@@ -114,7 +114,6 @@ def own_record(tmp_path):
                 writer.write_strings(notes, [time, time - 1], ["", f"näher {k}"])
                 writer.write(rr, [time], np.array([[0.8]], np.float32))
                 expected.append(Events("keyboard", np.array([time, time - 1]), ("", f"näher {k}")))
-                expected.append(Chunk("h10/rr", np.array([time]), np.array([[0.8]], np.float32)))
             if k in (20, 30):
                 writer.write_strings(session, [time], [f"{EVENT_SKIPPED} {5000.0 + k!r}"])
     return path, expected
@@ -135,9 +134,9 @@ def test_a_record_of_insula_comes_back_as_the_sequence_it_was_to_the_last_bit(ow
 def test_the_streams_of_a_record_keep_their_keys_and_the_silent_one_is_there(own_record):
     with XdfReplay(own_record[0]) as replay:
         described = [(s.key, s.kind, s.channels, s.rate, s.unit) for s in replay.streams]
+        assert replay.left_out == [("h10/rr (RR)", "irregular numbers")]
     assert described == [
         ("amp/eeg", "eeg", ("Cz", "Pz"), 250.0, "uV"),
-        ("h10/rr", "rr", ("x",), 0.0, "s"),
         ("h10/ecg", "ecg", ("x",), 130.0, "uV"),
         ("keyboard", "markers", ("m",), 0.0, ""),
     ]
@@ -152,6 +151,30 @@ def test_a_cut_off_record_is_replayed_up_to_the_cut(own_record, tmp_path):
         assert len(replay.findings) == 1
     assert 10 < len(items) < len(expected)
     assert [plain(item) for item in items] == [plain(item) for item in expected[: len(items)]]
+
+
+@pytest.mark.parametrize("kind", ["eeg", "markers"])
+def test_numbers_without_a_rate_are_left_out_of_a_record_of_insula_whatever_their_kind(tmp_path, kind):
+    path = tmp_path / "a.xdf"
+    with XdfWriter(path) as writer:
+        writer.add_stream(name=SESSION_NAME, type=SESSION_TYPE, channels=["event"], rate=0.0, format="string")
+        number = writer.add_stream(name="x", type=kind, channels=["a"], rate=0.0, format="float32")
+        writer.write(number, [1.0, 2.0], np.zeros((2, 1), np.float32))
+    with XdfReplay(path, speed=math.inf) as replay:
+        assert replay.left_out == [(f"x ({kind})", "irregular numbers")]
+        assert everything(replay) == [End()]
+
+
+def test_a_key_with_blanks_at_its_ends_keeps_what_was_lost(tmp_path):
+    path = tmp_path / "a.xdf"
+    with XdfWriter(path) as writer:
+        session = writer.add_stream(name=SESSION_NAME, type=SESSION_TYPE, channels=["event"], rate=0.0, format="string")
+        desc = {OWN_DESC: {"key": " the amp ", "kind": "eeg"}}
+        number = writer.add_stream(name="x", type="EEG", channels=["a"], rate=9.0, format="float32", desc=desc)
+        writer.write_strings(session, [1.0], [f"{EVENT_LOST} 4  the amp "])
+        writer.write(number, [1.0], np.zeros((1, 1), np.float32))
+    with XdfReplay(path, speed=math.inf) as replay:
+        assert [item.lost for item in everything(replay)[:-1]] == [4]
 
 
 def test_a_tick_without_a_time_is_left_out_and_reported(tmp_path):
