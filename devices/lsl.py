@@ -35,6 +35,12 @@ LISTEN = 0.7
 """Seconds to listen at least: a second stream that fits may answer only to the second round of questions, at 0.5 s."""
 OPEN_TIMEOUT = 5.0
 CORRECTION_INTERVAL = 5.0
+SILENCE = 3.0
+"""Seconds without a sample after which the network is asked whether a stream is still there: what freezes, or loses its
+cable, never closes its connection."""
+SILENCE_OF_EVENTS = 30.0
+CLOSE_TIMEOUT = 2.0
+"""Seconds that closing waits for the keeper, which may be inside a call of liblsl for longer."""
 BUFFER_SECONDS = 60
 BURST_WAIT = 0.0003
 """Seconds that a chunk may take to be queued behind its first sample; see `_Link.pull`."""
@@ -133,24 +139,34 @@ class LslDevice:
     """One LSL stream as a device: one inlet, a thread that watches the source's clock and finds a lost source again.
 
     A source that goes away and comes back under the same name, type, source_id, host, channels and rate is taken up
-    again; the first chunk then says in ``lost`` how many samples the gap would have held. Meanwhile ``read`` gives
-    nothing and ``problem`` says why. Streams without a rate are events, whatever their format.
+    again; the first chunk then says in ``lost`` how many samples the gap would have held. So is one that was started
+    anew while the old one hangs: silent, and no longer answering. Meanwhile ``read`` gives nothing and ``problem`` says
+    why. Streams without a rate are events, whatever their format.
     """
 
     def __init__(self, address: str, found: pylsl.StreamInfo, link: _Link) -> None:
         self._address = address
         self._identity = _identity(found)
-        self._link: _Link | None = link
+        self._link: _Link | None = link  # set by the reader only
         self._info = link.info
         self._last = np.nan
         self._refused = 0
+        self._heard = 0.0
         self._again: queue.SimpleQueue[_Link] = queue.SimpleQueue()
         self._wake = threading.Event()
+        self._wanted = False
         self._stop = False
         self._failure: BaseException | None = None
         self._keeper: threading.Thread | None = None
-        self.problem = ""
+        self._absence = self._refusals = self._unix = ""
+        self.uid = link.uid
+        """LSL's identifier of the outlet that is read: two devices with one uid read the same stream twice."""
+
+    @property
+    def problem(self) -> str:
         """One line while something is wrong, "" when all is well. May be read from any thread."""
+        problems = "; ".join(text for text in (self._absence, self._refusals, self._unix) if text)
+        return problems and f"{self._address}: {problems}"
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -163,6 +179,7 @@ class LslDevice:
             self._link.inlet.open_stream(OPEN_TIMEOUT)
         except RuntimeError as error:
             raise DeviceError(f"{self._address}: found, but sends nothing: {error} Restart the source.") from error
+        self._heard = time.monotonic()
         self._keeper = threading.Thread(target=self._keep, name=f"clock of {self._info.key}", daemon=True)
         self._keeper.start()
         return self
@@ -171,7 +188,7 @@ class LslDevice:
         self._stop = True
         self._wake.set()
         if self._keeper is not None:
-            self._keeper.join()
+            self._keeper.join(CLOSE_TIMEOUT)
         if self._link is not None:
             self._link.inlet.close_stream()
         self._link = None
@@ -180,38 +197,43 @@ class LslDevice:
         """What has come, at most one item; waits at most ``timeout`` seconds for the first sample."""
         if self._failure is not None:
             raise self._failure
+        if self._link is not None and self._link.given_up:
+            self._let_go("the source hangs; taking up the one that was started in its place")
         link = self._link
         if link is None:
             try:
                 link = self._again.get(timeout=max(timeout, 0.0))
             except queue.Empty:
                 return []
+            self._heard = time.monotonic()
             self._link = link
-            self.problem = ""
+            self.uid = link.uid
+            self._absence = ""
         try:
             samples, stamps = link.pull(timeout)
         except pylsl.util.LostError:
-            self._link = None
-            self.problem = f"{self._address}: the source has gone; waiting for it to come back"
-            self._wake.set()
+            self._let_go("the source has gone; waiting for it to come back")
             return []
         if not len(stamps):
             return []
+        self._heard = time.monotonic()
+        if self._absence:
+            self._absence = ""
         if not np.dot(stamps, stamps) < ABSURD**2:  # the usual case in one call; NaN compares false
-            good = np.abs(stamps) < ABSURD
-            self._refused += int(len(good) - good.sum())
-            samples, stamps = samples[good], stamps[good]
+            samples, stamps = self._refuse(samples, stamps)
             if not len(stamps):
                 return []
         times = link.stamps.to_session(stamps, lsl_clock())
         if link.stamps.unix:
-            self.problem = f"{self._address}: stamps are Unix time, taken to be this machine's clock"
+            self._unix = "stamps are Unix time, taken to be this machine's clock"
         if not self._info.rate:
             return [Events(self._info.key, times, _texts(samples))]
         values = np.asarray(samples, np.float32)
         if link.scale is not None:
             values = values * link.scale
-        lost, self._refused = self._refused, 0
+        lost = 0
+        if self._refused:
+            lost, self._refused, self._refusals = self._refused, 0, ""
         if link.fresh:
             link.fresh = False
             if times[0] > self._last:  # false for the NaN before the first sample
@@ -219,28 +241,89 @@ class LslDevice:
         self._last = float(times[-1])
         return [Chunk(self._info.key, times, values, lost)]
 
+    def _let_go(self, why: str) -> None:
+        self._link = None
+        self._unix = ""
+        self._absence = why
+        self._wanted = True
+        self._wake.set()
+
+    def _refuse(self, samples: NDArray[Any], stamps: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """The samples whose stamp is a time; the others are counted.
+
+        The next chunk says in ``lost`` how many there were, ``problem`` until then. Events have no ``lost``: there the
+        count stands in ``problem`` to the end.
+        """
+        good = np.abs(stamps) < ABSURD
+        self._refused += int(len(good) - good.sum())
+        what = "sample" if self._info.rate else "marker"
+        self._refusals = (
+            f"{self._refused} {what}{'s' if self._refused > 1 else ''} refused for stamps that are no times; "
+            "check the clock of the source"
+        )
+        return samples[good], stamps[good]
+
     def _keep(self) -> None:
+        measured = time.monotonic()
+        given_up = ""
         try:
             while not self._stop:
-                self._wake.wait(CORRECTION_INTERVAL)
+                self._wake.wait(min(1.0, CORRECTION_INTERVAL))
                 self._wake.clear()
                 link = self._link
                 if self._stop:
                     return
-                if link is None and self._again.empty():
-                    self._find_again()
-                elif link is not None:
-                    link.measure()
+                if self._wanted:
+                    self._wanted = False
+                    self._find_again(given_up)
+                    given_up = ""
+                elif link is not None and not link.given_up:
+                    if time.monotonic() - measured >= CORRECTION_INTERVAL:
+                        link.measure()
+                        measured = time.monotonic()
+                    if self._silent():
+                        given_up = self._look_for_successor(link)
         except BaseException as error:  # noqa: BLE001  (handed to the reader)
             self._failure = error
 
-    def _find_again(self) -> None:
+    def _silent(self) -> bool:
+        return time.monotonic() - self._heard >= (SILENCE if self._info.rate else SILENCE_OF_EVENTS)
+
+    def _look_for_successor(self, link: _Link) -> str:
+        """Watch a silent source until it is heard, answers, or is given up for one of the same identity: its uid then.
+
+        One that answers is not given up: it may have nothing to say, and the other may be a twin.
+        """
+        resolver = pylsl.ContinuousResolver(forget_after=2.0)
+        began = time.monotonic()
+        while not self._stop and self._link is link and self._silent():
+            self._wake.wait(0.2)
+            if time.monotonic() - began < 2 * LISTEN:
+                continue
+            fitting = [info for info in resolver.results() if _identity(info) == self._identity]
+            if any(info.uid() == link.uid for info in fitting):
+                # Heard again at the earliest when another SILENCE is over: it is not asked all the time.
+                self._heard = time.monotonic()
+                twins = self._info.rate and [info for info in fitting if info.uid() != link.uid]
+                self._absence = f"the source is silent, but answers; not taken for it: {_list(twins)}" if twins else ""
+                return ""
+            if fitting:
+                link.given_up = True
+                return link.uid
+            self._absence = "the source is silent and no longer answers; waiting for it"
+        if self._link is link:
+            self._absence = ""
+        return ""
+
+    def _find_again(self, given_up: str) -> None:
         resolver = pylsl.ContinuousResolver(forget_after=2.0)
         while not self._stop:
             self._wake.wait(0.2)
             fitting = [info for info in resolver.results() if _identity(info) == self._identity]
+            # What was given up for hanging may stir again; it is taken only when there is nothing else.
+            fitting = [info for info in fitting if info.uid() != given_up] or fitting
             if len(fitting) > 1:
-                self.problem = f"{self._address}: the source has gone; not taken for it: {_list(fitting)}"
+                self._absence = f"the source has gone; not taken for it: {_list(fitting)}"
             if len(fitting) != 1:
                 continue
             try:
@@ -249,7 +332,7 @@ class LslDevice:
             except (RuntimeError, DeviceError):
                 continue  # gone again already; go on looking
             if link.info != self._info:
-                self.problem = f"{self._address}: the source came back with other channels; open it anew"
+                self._absence = "the source came back with other channels; open it anew"
                 continue
             self._again.put(link)
             return
@@ -291,6 +374,9 @@ class _Link:
         refusal = _refusal(found)
         if refusal:
             raise DeviceError(f"lsl: {_label(found)}: {refusal}.")
+        self.uid = str(found.uid())
+        self.given_up = False
+        """Hangs, and another has taken its place: the reader is to let go of it."""
         self.inlet = pylsl.StreamInlet(found, max_buflen=BUFFER_SECONDS, recover=False, as_numpy=True)
         full = self.inlet.info(OPEN_TIMEOUT)
         size = len(full.as_xml())

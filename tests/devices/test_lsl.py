@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import ExitStack, contextmanager
@@ -34,7 +36,7 @@ print(start, flush=True)
 if spec["texts"]:
     outlet.wait_for_consumers(20)
     for index, text in enumerate(spec["texts"]):
-        outlet.push_sample([text], start + index)
+        outlet.push_sample([text], float("nan") if index in spec["bad_stamps"] else start + index)
 elif spec["samples"] and outlet.wait_for_consumers(20):
     counter = np.arange(spec["samples"])
     values = counter[:, None] * spec["channels"] + np.arange(spec["channels"])
@@ -46,13 +48,21 @@ elif spec["samples"] and outlet.wait_for_consumers(20):
             break
         outlet.push_chunk(values[at:at + size].astype(np.float32), stamps[at:at + size].tolist())
         at += size
-sys.stdin.read()
+for line in sys.stdin:  # each line is one more sample, at the time it says
+    outlet.push_sample([7] * spec["channels"], float(line))
 """
 
 
 @contextmanager
 def source(**spec):
     """A running outlet; gives its name and the session time of its first sample."""
+    with running(**spec) as (name, start, _):
+        yield name, start
+
+
+@contextmanager
+def running(**spec):
+    """The same, and its process."""
     spec = {
         "name": f"test-{uuid.uuid4().hex[:8]}",
         "type": "EEG",
@@ -70,7 +80,7 @@ def source(**spec):
     command = [sys.executable, "-c", SOURCE, json.dumps(spec)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield spec["name"], float(process.stdout.readline())
+            yield spec["name"], float(process.stdout.readline()), process
         finally:
             process.kill()
 
@@ -137,6 +147,96 @@ def test_a_source_that_comes_back_is_taken_up_again_and_the_gap_is_counted():
     assert after[0].times[0] == pytest.approx(start, abs=2e-3)
     assert after[0].lost == round(gap * 250.0) - 1
     assert all(item.lost == 0 for item in after[1:])
+
+
+def identity(**spec):
+    return {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": uuid.uuid4().hex, **spec}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP on Windows")
+def test_a_source_that_hangs_is_let_go_once_it_has_been_started_anew(monkeypatch):
+    monkeypatch.setattr("devices.lsl.SILENCE", 0.5)
+    twice = identity(samples=50)
+    with ExitStack() as stack:
+        name, _, hung = stack.enter_context(running(**twice))
+        device = stack.enter_context(open_device(f"lsl:name={name}"))
+        before = read(device, lambda items: samples(items) >= 50)
+        first = device.uid
+        hung.send_signal(signal.SIGSTOP)
+        assert read(device, lambda items: bool(device.problem)) == []
+        assert device.problem == f"lsl:name={name}: the source is silent and no longer answers; waiting for it"
+        _, start = stack.enter_context(source(**twice))
+        assert read(device, lambda items: "hangs" in device.problem) == []
+        after = read(device, lambda items: samples(items) >= 50)
+        assert device.problem == ""
+        assert device.uid != first
+    assert samples(before) == samples(after) == 50
+    assert after[0].times[0] == pytest.approx(start, abs=2e-3)
+    assert after[0].lost == round((after[0].times[0] - before[-1].times[-1]) * 250.0) - 1
+
+
+def test_a_source_that_is_silent_but_answers_is_kept_although_it_has_a_twin(monkeypatch):
+    monkeypatch.setattr("devices.lsl.SILENCE", 0.3)
+    twice = identity()
+    with running(**twice) as (name, start, process), open_device(f"lsl:name={name}") as device, source(**twice):
+        first = device.uid
+        assert read(device, lambda items: bool(device.problem)) == []
+        assert "the source is silent, but answers; not taken for it" in device.problem
+        process.stdin.write(f"{start}\n")
+        process.stdin.flush()
+        (item,) = read(device, lambda items: items)
+        assert (item.data.tolist(), device.uid, device.problem) == ([[7.0] * 4], first, "")
+
+
+def test_a_device_is_closed_although_its_keeper_is_held_up_in_liblsl(monkeypatch):
+    inside, free, through = threading.Event(), threading.Event(), threading.Event()
+
+    def measure(link):
+        inside.set()
+        free.wait(20.0)
+        through.set()
+
+    monkeypatch.setattr("devices.lsl.CORRECTION_INTERVAL", 0.05)
+    monkeypatch.setattr("devices.lsl.CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("devices.lsl._Link.measure", measure)
+    with source() as (name, _):
+        with open_device(f"lsl:name={name}"):
+            assert inside.wait(20.0)
+        assert not through.is_set()
+        free.set()
+        assert through.wait(20.0)
+
+
+def test_while_every_stamp_is_no_time_it_is_said_how_many_samples_were_refused():
+    with (
+        running(samples=20, bad_stamps=list(range(20))) as (name, start, process),
+        open_device(f"lsl:name={name}") as device,
+    ):
+        assert read(device, lambda items: "20 samples" in device.problem) == []
+        assert device.problem == (
+            f"lsl:name={name}: 20 samples refused for stamps that are no times; check the clock of the source"
+        )
+        process.stdin.write(f"{start}\n")
+        process.stdin.flush()
+        (item,) = read(device, lambda items: items)
+        assert (item.lost, device.problem) == (20, "")
+
+
+def test_markers_refused_for_their_stamp_are_told_to_the_end():
+    texts = ["a", "b", "c"]
+    with (
+        source(type="Markers", channels=1, rate=0.0, format="string", texts=texts, bad_stamps=[1]) as (name, _),
+        open_device(f"lsl:name={name}") as device,
+    ):
+        items = read(device, lambda items: samples(items) >= 2)
+        assert [label for item in items for label in item.labels] == ["a", "c"]
+        assert "1 marker refused for stamps that are no times" in device.problem
+
+
+def test_one_stream_has_one_uid_whatever_address_it_is_opened_by():
+    with source() as (name, _), open_device(f"lsl:name={name}") as one, open_device(f"lsl:name={name},type=EEG") as two:
+        assert one.uid
+        assert one.uid == two.uid
 
 
 def test_text_markers_become_events():
