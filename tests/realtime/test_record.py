@@ -1,0 +1,168 @@
+"""A record and its replay, through real files: what the recorder wrote comes back as the session's sequence."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import pyxdf
+
+from devices.api import Chunk, End, Events, StreamInfo, Tick
+from devices.xdf import XdfReplay
+from devices.xdf_format import XdfError
+from models.api import Estimate, estimate_channels
+from realtime.record import Recorder, Skipped
+
+STREAMS = (
+    StreamInfo(key="amp/eeg", kind="eeg", channels=("Cz", "Pz", "Oz"), rate=250.0, unit="uV", name="amp"),
+    StreamInfo(key="h10/ecg", kind="ecg", channels=("ECG",), rate=130.0, unit="mV", name="h10"),
+    StreamInfo(key="amp/eeg-2", kind="eeg", channels=("Cz",), rate=500.0, unit="V", name="amp"),
+    StreamInfo(key="keys", kind="markers", channels=("marker",), rate=0.0, unit=""),
+)
+TARGETS = ("arousal", "effort")
+
+
+def plain(item):
+    """An item as something that can be compared with ==, to the last bit."""
+    if isinstance(item, Chunk):
+        return ("chunk", item.stream, item.times.tobytes(), item.data.tobytes(), item.data.shape, item.lost)
+    if isinstance(item, Events):
+        return ("events", item.stream, item.times.tobytes(), item.labels)
+    return item
+
+
+def replayed(path):
+    """Everything that a replay of the record gives but its End, and the replay itself, closed."""
+    with XdfReplay(path, speed=math.inf) as replay:
+        items = []
+        while not (items and isinstance(items[-1], End)):
+            items += replay.read(0.1)
+        assert items.pop() == End()
+        assert replay.findings == ()
+        return items, replay
+
+
+def record(path, entries):
+    recorder = Recorder(path, STREAMS, TARGETS, {"model": "small"})
+    for entry in entries:
+        recorder.write(entry)
+    recorder.close()
+    assert path.stat().st_size == recorder.bytes_written
+    return path
+
+
+def estimate(t_end, mean, sd, quality, withheld=None):
+    return Estimate(t_end, TARGETS, np.array(mean), np.array(sd), {"eeg": 1.0}, quality, withheld)
+
+
+def session(seed):
+    """A session's entries: three signals interleaved, losses, markers, ticks, skipped windows, estimates."""
+    random = np.random.default_rng(seed)
+    signals = [info for info in STREAMS if info.rate]
+    newest = dict.fromkeys((info.key for info in signals), 1000.0)
+    entries = []
+    for step in range(300):
+        info = signals[random.integers(len(signals))]
+        count = int(random.integers(1, 40))
+        # Stamps jitter and run back at the edges of chunks, as those of real sources do.
+        times = newest[info.key] + np.arange(count) / info.rate + random.uniform(-1e-3, 1e-3, count)
+        newest[info.key] += count / info.rate
+        values = random.normal(0.0, 10.0 ** random.integers(-6, 6), (count, len(info.channels))).astype(np.float32)
+        values[random.random(values.shape) < 0.01] = np.nan
+        lost = int(random.integers(1, 10**6)) if random.random() < 0.3 else 0
+        entries.append(Chunk(info.key, times, values, lost))
+        time = 1000.0 + step / 7.0
+        if step % 5 == 0:
+            entries.append(Tick(time))
+        if step % 11 == 0:
+            entries.append(Events("keys", np.array([time, time - 0.5]), ("", f"näher\n {step}")))
+        if step % 13 == 0:
+            entries.append(Skipped(time))
+        if step % 17 == 0:
+            entries.append(estimate(time, [math.nan] * 2, [math.nan] * 2, step / 300, f"EEG missing: {step} s"))
+        if step % 19 == 0:
+            entries.append(estimate(time, random.random(2), random.random(2), random.random()))
+    return entries
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_replay_gives_the_items_of_the_session_chunk_for_chunk_to_the_last_bit(tmp_path, seed):
+    entries = session(seed)
+    items, replay = replayed(record(tmp_path / "a.xdf", entries))
+    expected = [entry for entry in entries if isinstance(entry, Chunk | Events | Tick)]
+    assert [plain(item) for item in items] == [plain(item) for item in expected]
+    assert replay.skipped_windows == {entry.t_end for entry in entries if isinstance(entry, Skipped)}
+    assert len(replay.skipped_windows) == 24
+    assert replay.own
+    assert replay.left_out == []
+    assert [(s.key, s.kind, s.channels, s.rate, s.unit) for s in replay.streams] == [
+        (s.key, s.kind, s.channels, s.rate, s.unit) for s in STREAMS
+    ]
+
+
+def chunk(stream, time, lost=0):
+    channels = next(len(info.channels) for info in STREAMS if info.key == stream)
+    return Chunk(stream, np.array([time]), np.full((1, channels), time, np.float32), lost)
+
+
+def test_what_was_lost_stays_with_the_chunk_it_came_before(tmp_path):
+    entries = [
+        chunk("amp/eeg", 1.0, 3),  # before the very first sample
+        chunk("h10/ecg", 1.0),
+        chunk("amp/eeg-2", 1.0, 5),  # the other stream's key begins with the same letters
+        chunk("amp/eeg", 2.0),
+        chunk("h10/ecg", 2.0, 7),
+        chunk("amp/eeg", 3.0, 11),
+        chunk("amp/eeg", 4.0, 13),  # twice in a row
+        Tick(4.0),
+        chunk("amp/eeg-2", 5.0),
+        chunk("h10/ecg", 5.0, 17),
+    ]
+    items, _ = replayed(record(tmp_path / "a.xdf", entries))
+    assert [plain(item) for item in items] == [plain(entry) for entry in entries]
+
+
+def test_a_record_cut_off_between_a_lost_count_and_its_chunk_gives_what_came_before(tmp_path):
+    path = tmp_path / "a.xdf"
+    recorder = Recorder(tmp_path / "b.xdf", STREAMS, TARGETS, {})
+    recorder.write(chunk("h10/ecg", 1.0))
+    before = recorder.bytes_written
+    recorder.write(chunk("amp/eeg", 2.0, 9))
+    recorder.close()
+    content = (tmp_path / "b.xdf").read_bytes()
+    for end in range(before, before + 60):  # as a crash leaves it, wherever between the count and its chunk
+        path.write_bytes(content[:end])
+        with XdfReplay(path, speed=math.inf) as replay:
+            items = [item for item in replay.read(0.1) if isinstance(item, Chunk)]
+        assert [plain(item) for item in items] == [plain(chunk("h10/ecg", 1.0))]
+
+
+def test_estimates_given_and_withheld_are_read_by_pyxdf_as_they_were(tmp_path):
+    entries = session(3)
+    path = record(tmp_path / "a.xdf", entries)
+    estimates = [entry for entry in entries if isinstance(entry, Estimate)]
+    streams, _ = pyxdf.load_xdf(path, synchronize_clocks=False, dejitter_timestamps=False)
+    found = {stream["info"]["name"][0]: stream for stream in streams}
+    affect, reasons = found["insula affect"], found["insula withheld"]
+    np.testing.assert_array_equal(affect["time_series"], [entry.values() for entry in estimates])
+    assert affect["time_stamps"].tolist() == [entry.t_end for entry in estimates]
+    labels = [row["label"][0] for row in affect["info"]["desc"][0]["channels"][0]["channel"]]
+    assert tuple(labels) == estimate_channels(TARGETS)
+    assert affect["info"]["desc"][0]["model"] == ["small"]
+    withheld = [(entry.t_end, entry.withheld) for entry in estimates if entry.withheld is not None]
+    assert 0 < len(withheld) < len(estimates)
+    texts = [text for (text,) in reasons["time_series"]]
+    assert list(zip(reasons["time_stamps"].tolist(), texts, strict=True)) == withheld
+
+
+def test_a_record_never_overwrites_and_needs_a_folder_in_one_line_each(tmp_path):
+    there = tmp_path / "there.xdf"
+    there.write_bytes(b"precious")
+    for path, words in ((there, "exists already"), (tmp_path / "no" / "a.xdf", "cannot be made")):
+        with pytest.raises(XdfError, match=words) as refused:
+            Recorder(path, STREAMS, TARGETS, {})
+        assert "\n" not in str(refused.value)
+        assert str(path) in str(refused.value)
+    assert there.read_bytes() == b"precious"
+    assert not (tmp_path / "no").exists()
