@@ -6,13 +6,17 @@ The command line, and the few names for use from Python. What a command needs is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import io
 import itertools
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -35,8 +39,6 @@ if TYPE_CHECKING:
     from realtime.session import Session, Summary
 
 RESEARCH_USE = "Research use only, not a medical device."
-NO_QT = 3
-"""Exit status of the dashboard where Qt cannot run."""
 
 
 class UsageError(Exception):
@@ -74,34 +76,54 @@ def open_model(folder: str | None) -> Model:
 
 
 class EstimateTable:
-    """Estimates as CSV, a row a window, each with the operating system once it is written. Never overwrites."""
+    """Estimates as CSV, a row a window, each whole row with the operating system at once. Never overwrites."""
 
     def __init__(self, path: Path, targets: Sequence[str]) -> None:
         from models.api import estimate_channels
 
-        self.path = path
-        try:
-            self._file = path.open("x", newline="", encoding="utf-8")
-        except FileExistsError:
-            raise UsageError(f"{path}: exists already, nothing is overwritten. Choose another name.") from None
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written ({error.strerror}). Check folder and rights.") from None
-        self._rows = csv.writer(self._file)
         *names, quality = estimate_channels(targets)
-        self._rows.writerow(["t_end", *names, "present_eeg", "present_ecg", quality, "withheld"])
+        try:
+            self._file = path.open("xb", buffering=0)
+            self._write(["t_end", *names, "present_eeg", "present_ecg", quality, "withheld"])
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written ({error.strerror}). Check folder and disk.") from None
 
     def __call__(self, estimate: Estimate) -> None:
         # repr gives the shortest text that reads back as the same number: equal files are equal estimates.
         *given, quality = (repr(value) if math.isfinite(value) else "" for value in estimate.values())
         present = [repr(estimate.present.get(kind, 0.0)) for kind in ("eeg", "ecg")]
-        self._rows.writerow([repr(estimate.t_end), *given, *present, quality, estimate.withheld or ""])
-        self._file.flush()
+        self._write([repr(estimate.t_end), *given, *present, quality, estimate.withheld or ""])
+
+    def _write(self, cells: Sequence[str]) -> None:
+        row = io.StringIO(newline="")
+        csv.writer(row).writerow(cells)
+        content = row.getvalue().encode()
+        whole = self._file.tell()
+        try:
+            while content:
+                content = content[self._file.write(content) or 0 :]
+        except OSError:
+            self._file.truncate(whole)  # a full disk must not leave half a row
+            self._file.seek(whole)
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._file.close()
+
+
+def check_outputs(*paths: str | None) -> None:
+    """Before anything is opened: every output can be made, and none is there already. Raises UsageError."""
+    wanted = [Path(path) for path in paths if path]
+    for path in wanted:
+        if path.exists():
+            raise UsageError(f"{path}: exists already, nothing is overwritten. Choose another name.")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}. Make it first.")
+    if len({path.absolute() for path in wanted}) < len(wanted):
+        raise UsageError(f"{wanted[0]}: is asked for twice. Give estimates and record names of their own.")
 
 
 def about(bundle: Bundle, title: str) -> dict[str, str]:
@@ -138,30 +160,74 @@ class Dashboard:
     def __init__(self, server: Server, console: Console) -> None:
         self._console = console
         self._address = server.address
+        # A file, not a pipe: nobody reads while the session runs, and a full pipe would stop the window.
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed below)
+        self._gone = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gui.app", "--attach", server.address], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "gui.app", "--attach", server.address],
+            stderr=self._said,
+            start_new_session=True,  # Ctrl-C in the terminal is for the session
         )
-        self._said = False
 
     def open(self) -> bool:
-        """Whether the window is there; says once when it is gone."""
+        """Whether the window is there; says once when it is gone while the session goes on."""
         status = self._process.poll()
         if status is None:
             return True
-        if not self._said:
-            self._said = True
-            last = (self._process.stderr.read() if self._process.stderr else "").strip().splitlines()[-1:]
+        if not self._gone:
+            self._gone = True
+            self._said.seek(0)
+            last = self._said.read().strip().splitlines()[-1:]
             if status:
-                self._console.print(f"The dashboard ended ({last[0] if last else f'status {status}'}).", markup=False)
+                self._console.print(f"The dashboard ended: {last[0] if last else f'status {status}'}", markup=False)
             self._console.print(
-                f"The session goes on. `insula dashboard` opens the window again, Ctrl-C stops. [{self._address}]",
+                f"The session goes on. `insula dashboard` opens the window again, Ctrl-C stops. ({self._address})",
                 markup=False,
             )
         return False
 
-    def wait(self) -> None:
-        """Until the window is closed."""
-        self._process.wait()
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Until the window is closed, or ``until`` says so."""
+        while self._process.poll() is None and not until():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.1)
+
+    def close(self) -> None:
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(5.0)
+        self._said.close()
+
+
+class Interrupts:
+    """Ctrl-C, SIGTERM and a closed terminal end a session in order; only the third in a row abandons it.
+
+    A context manager for the main thread. The handler only counts: an exception in the middle of the wind-up would lose
+    what waits for the disk.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.count = 0
+
+    def _take(self, number: int, frame: object) -> None:  # noqa: ARG002  (the signature is Python's)
+        self.count += 1
+        self._session.stop()
+        if self.count == 2:
+            print("insula: finishing; once more abandons what is not written yet", file=sys.stderr)
+        elif self.count > 2:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> Self:
+        names = ("SIGINT", "SIGTERM", "SIGHUP")
+        self._before = {number: signal.getsignal(number) for name in names if (number := getattr(signal, name, None))}
+        for number in self._before:
+            signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def snapshot(server: Server, path: Path, console: Console) -> None:
@@ -212,9 +278,13 @@ def run_session(
     record: str | None,
     seconds: float = math.inf,
     picture: Path | None = None,
-    extra: Sequence[Callable[[Estimate], None]] = (),
-) -> Summary:
-    """Run a session with everything around it: dashboard, outlet, CSV, record, progress."""
+    keep: Callable[[Estimate], None] | None = None,
+    before_end: Callable[[], None] = lambda: None,
+) -> int:
+    """Run a session with everything around it: dashboard, outlet, CSV, record, progress; the exit status.
+
+    ``keep`` gets every estimate; ``before_end`` says what else there is to say of them.
+    """
     from devices.api import Transport
     from devices.lsl import lsl_clock
     from realtime.outlet import AffectOutlet
@@ -225,7 +295,7 @@ def run_session(
     transport = next((device for device in devices if isinstance(device, Transport)), None)
     with ExitStack() as stack:
         server = stack.enter_context(Server(title))
-        dashboard: Dashboard | None = None
+        window: Dashboard | None = None
         session = Session(
             devices,
             model,
@@ -233,13 +303,13 @@ def run_session(
             clock=lsl_clock,
             server=server,
             recorder=recorder_for(record, bundle, title) if record else None,
-            linger=lambda: dashboard is not None and dashboard.open(),
+            linger=lambda: window is not None and window.open(),
         )
         describe_sources(session, console)
-        for follower in extra:
-            session.follow(follower)
+        if keep:
+            session.follow("table", keep)
         if estimates:
-            session.follow(stack.enter_context(EstimateTable(Path(estimates), session.card.targets)))
+            session.follow(estimates, stack.enter_context(EstimateTable(Path(estimates), session.card.targets)))
         if transport is None or transport.speed != math.inf:
             outlet = stack.enter_context(AffectOutlet(session.card, title))
 
@@ -247,30 +317,34 @@ def run_session(
                 # A replay's estimates are about then; on LSL they are about now.
                 outlet.push(estimate, estimate.t_end + (lsl_clock() - transport.position if transport else 0.0))
 
-            session.follow(publish)
+            session.follow("LSL", publish)
+        interrupts = stack.enter_context(Interrupts(session))
         if not headless:
-            dashboard = Dashboard(server, console)
+            window = Dashboard(server, console)
+            stack.callback(window.close)
             console.print("Dashboard opened. Ctrl-C here stops the session.")
         progress = Progress(console, transport, headless)
         if headless and transport is None:
-            session.follow(progress.say)
+            session.follow("terminal", progress.say)
         began = time.monotonic()
 
         def every(health: Health) -> None:
             progress.show(health)
-            if dashboard is not None:
-                dashboard.open()
             if time.monotonic() - began > seconds:
                 session.stop()
+            elif window is not None and not interrupts.count:
+                window.open()
 
         with progress:
             summary = session.run(every)
         if picture is not None:
             snapshot(server, picture, console)
-        if dashboard is not None and dashboard.open():
+        before_end()
+        status = conclude(summary, console, estimates, record)
+        if window is not None and not interrupts.count:
             console.print("The session has ended; close the window to finish.")
-            dashboard.wait()
-    return summary
+            window.wait(lambda: interrupts.count > 0)
+    return status
 
 
 class Progress:
@@ -284,7 +358,7 @@ class Progress:
 
         self._console = console
         self._transport = transport if isinstance(transport, Transport) else None
-        self._alarms: tuple[str, ...] = ()
+        self._alarms: set[str] = set()
         self._bar: Bar | None = None
         if self._transport is not None and headless:
             self._bar = Bar(
@@ -297,10 +371,12 @@ class Progress:
         if self._bar is not None and self._transport is not None:
             done, total = health.now - self._transport.start, self._transport.stop - self._transport.start
             self._bar.update(self._task, completed=done, at=f"{done:.0f} of {total:.0f} s")
-        for alarm in health.alarms:
-            if alarm.split(":")[0] not in {known.split(":")[0] for known in self._alarms}:
+        # "silent for 3 s" and "silent for 4 s" are one alarm.
+        alarms = {re.sub(r"[\d.]+", "#", alarm): alarm for alarm in health.alarms}
+        for kind, alarm in alarms.items():
+            if kind not in self._alarms:
                 self._console.print(alarm, style="bold red", markup=False)
-        self._alarms = health.alarms
+        self._alarms = set(alarms)
 
     def say(self, estimate: Estimate) -> None:
         self._console.print(f"{estimate.t_end:12.1f} s  {words(estimate)}", markup=False)
@@ -328,7 +404,7 @@ def conclude(summary: Summary, console: Console, estimates: str | None, record: 
     lost = sum(summary.lost.values())
     console.print(
         f"{summary.windows} windows, {summary.estimates} with an estimate, {summary.skipped} skipped; "
-        f"{sum(summary.samples.values())} samples, {lost} lost or refused",
+        f"{sum(summary.samples.values())} samples, {lost} lost or refused, {sum(summary.gaps.values())} gaps",
         markup=False,
     )
     for what, where in (("estimates", estimates), ("record", record)):
@@ -360,7 +436,7 @@ def demo(options: argparse.Namespace, console: Console) -> int:
     if not headless:
         console.print("It takes 4 minutes in real time; the first is the resting baseline. --headless is faster.")
     estimates: dict[float, Estimate] = {}
-    summary = run_session(
+    return run_session(
         [device],
         model,
         console,
@@ -369,10 +445,9 @@ def demo(options: argparse.Namespace, console: Console) -> int:
         estimates=table,
         record=record,
         picture=out / "dashboard.png" if headless else None,
-        extra=[lambda estimate: estimates.__setitem__(estimate.t_end, estimate)],
+        keep=lambda estimate: estimates.__setitem__(estimate.t_end, estimate),
+        before_end=lambda: phase_table(list(estimates.values()), phases(demo_recording()), model.bundle, console),
     )
-    phase_table(list(estimates.values()), phases(demo_recording()), model.bundle, console)
-    return conclude(summary, console, table, record)
 
 
 def phases(recording: Path) -> list[tuple[float, float, str]]:
@@ -423,32 +498,38 @@ def replay(options: argparse.Namespace, console: Console) -> int:
     """Replay a recording through the model."""
     from devices.xdf import XdfReplay
 
+    check_outputs(options.estimates, options.record)
     headless = options.headless or not has_display()
     speed = options.speed or (math.inf if headless else 1.0)
     device = XdfReplay(options.file, start=options.begin, stop=options.end, speed=speed)
     for finding in device.findings:
         console.print(finding, style="yellow", markup=False)
-    model = open_model(options.model)
-    summary = run_session(
+    return run_session(
         [device],
-        model,
+        open_model(options.model),
         console,
         title=f"replay of {Path(options.file).name}",
         headless=headless,
         estimates=options.estimates,
         record=options.record,
     )
-    return conclude(summary, console, options.estimates, options.record)
 
 
 def live(options: argparse.Namespace, console: Console) -> int:
     """Estimate from live sources."""
-    from devices.api import open_device
+    from devices.api import DeviceError, open_device
 
+    check_outputs(options.estimates, options.record)
     model = open_model(options.model)
     devices = [open_device(address) for address in options.source]
+    taken: dict[str, str] = {}
+    for address, device in zip(options.source, devices, strict=True):
+        uid = getattr(device, "uid", "")
+        if uid and uid in taken:
+            raise DeviceError(f"{address}: is the same stream as {taken[uid]}. Name each source once.")
+        taken[uid] = address
     console.print(RESEARCH_USE, markup=False)
-    summary = run_session(
+    return run_session(
         devices,
         model,
         console,
@@ -458,7 +539,6 @@ def live(options: argparse.Namespace, console: Console) -> int:
         record=options.record,
         seconds=options.seconds,
     )
-    return conclude(summary, console, options.estimates, options.record)
 
 
 def inspect(options: argparse.Namespace, console: Console) -> int:
@@ -583,24 +663,19 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. A fault of the user's or of a file's is one line and status 2."""
     options = parser().parse_args(arguments)
-    from rich.console import Console
-
-    from devices.api import DeviceError
-    from devices.xdf_format import XdfError
-    from models.api import ModelError
-    from realtime.remote import RemoteError
-
-    console = Console(highlight=False)
-
-    def stop(number: int, frame: object) -> None:  # noqa: ARG001  (the signature is Python's)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
     try:
-        status: int = options.run(options, console)
-    except (DeviceError, ModelError, XdfError, RemoteError, UsageError) as error:
-        print(f"insula: {error}", file=sys.stderr)
-        return 2
+        from rich.console import Console
+
+        from devices.api import DeviceError
+        from devices.xdf_format import XdfError
+        from models.api import ModelError
+        from realtime.remote import RemoteError
+
+        try:
+            status: int = options.run(options, Console(highlight=False))
+        except (DeviceError, ModelError, XdfError, RemoteError, UsageError) as error:
+            print(f"insula: {error}", file=sys.stderr)
+            return 2
     except KeyboardInterrupt:
         print("insula: stopped", file=sys.stderr)
         return 130

@@ -86,6 +86,8 @@ class StreamHealth:
     samples: int
     lost: int
     """Samples known to be missing or refused so far."""
+    gaps: int = 0
+    """Holes in time so far, of a stream that feeds the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

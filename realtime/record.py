@@ -84,6 +84,11 @@ class Recorder:
     def bytes_written(self) -> int:
         return self._writer.bytes_written
 
+    @property
+    def sync_problem(self) -> str:
+        """ "" while the system confirms that the file reaches the disk, else one line."""
+        return self._writer.sync_problem
+
     def write(self, entry: Recordable) -> None:
         """Append one entry; it is with the operating system when this returns."""
         match entry:

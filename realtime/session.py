@@ -15,7 +15,7 @@ import math
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -43,20 +43,21 @@ from realtime.api import (
     StreamHealth,
     Update,
 )
+from realtime.handover import Cut, Inbox, Slot
 from realtime.record import Recordable, Recorder, Skipped
 from realtime.remote import Server
 from realtime.traces import Thinner
 from realtime.windows import Windower
 
-BEHIND = 30.0
-"""Seconds of a stream that may wait for the analysis before the oldest chunk gives way."""
-AHEAD = 2.0
-"""Seconds of signal a replay may be ahead of the analysis."""
 UNRECORDED = 50_000
 """Entries that may wait for a stalled disk."""
+SUSPENDED = 1.0
+"""Seconds without a look at the clock: the machine must have slept, and the backlog comes before any deadline."""
+CATCH_UP = 0.5
 STALE = 1.0
 """Seconds without a sample after which a live stream is said to be silent."""
 DISK_STALL = 2.0
+READER_PATIENCE = 5.0
 POLL = 0.05
 REPORT = 0.25
 KEYBOARD = StreamInfo(key="keyboard", kind="markers", channels=("marker",), rate=0.0, unit="", name="insula markers")
@@ -73,130 +74,13 @@ class Summary:
     skipped: int
     samples: dict[str, int]
     lost: dict[str, int]
-    """Per stream: known to be missing, refused for their stamp, or given way."""
+    """Per stream: samples known to be missing, refused for their stamp, or given way."""
+    gaps: dict[str, int]
+    """Per stream that feeds the model: holes in time."""
     unrecorded: int
+    """Chunks, markers and estimates that the disk did not take."""
     problem: str
     """"" when the session ended as it should."""
-
-
-class _Inbox:
-    """Items from the device threads to the analysis thread, in the order in which they came."""
-
-    def __init__(self, rates: dict[str, float], waits: bool) -> None:
-        self._rates = rates
-        self._waits = waits
-        self._items: deque[Item] = deque()
-        self._seconds = dict.fromkeys(rates, 0.0)
-        self._lock = threading.Lock()
-        # One token for each item: waiting in C is what makes the hand-over quick.
-        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._room = threading.Event()
-        self.closed = False
-
-    def put(self, item: Item) -> None:
-        if isinstance(item, Chunk):
-            key, seconds = item.stream, len(item.times) / self._rates[item.stream]
-            while self._waits and self._seconds[key] >= AHEAD and not self.closed:
-                self._room.clear()
-                self._room.wait(POLL)
-            with self._lock:
-                if not self._waits and self._seconds[key] > BEHIND:
-                    item = self._drop_oldest(item)
-                self._seconds[key] += seconds
-                self._items.append(item)
-        else:
-            with self._lock:
-                self._items.append(item)
-        self._tokens.put(None)
-
-    def _drop_oldest(self, newest: Chunk) -> Chunk:
-        """Takes the oldest chunk of the stream out; the one after it, ``newest`` when there is none, says so."""
-        mine = [i for i, item in enumerate(self._items) if isinstance(item, Chunk) and item.stream == newest.stream]
-        oldest = self._items[mine[0]]
-        assert isinstance(oldest, Chunk)
-        missing = oldest.lost + len(oldest.times)
-        if len(mine) > 1:
-            heir = self._items[mine[1]]
-            assert isinstance(heir, Chunk)
-            self._items[mine[1]] = replace(heir, lost=heir.lost + missing)
-        else:
-            newest = replace(newest, lost=newest.lost + missing)
-        del self._items[mine[0]]
-        self._seconds[newest.stream] -= len(oldest.times) / self._rates[newest.stream]
-        return newest
-
-    def get(self, timeout: float) -> Item | None:
-        """The next item; None when there is none within ``timeout`` seconds, or after `close`."""
-        try:
-            self._tokens.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        with self._lock:
-            if not self._items:  # what the token stood for has been dropped, or it is the one of close
-                return None
-            item = self._items.popleft()
-            if isinstance(item, Chunk):
-                self._seconds[item.stream] -= len(item.times) / self._rates[item.stream]
-        self._room.set()
-        return item
-
-    @property
-    def empty(self) -> bool:
-        return not self._items
-
-    def close(self) -> None:
-        """Nothing more is put; what is there can still be taken."""
-        self.closed = True
-        self._room.set()
-        self._tokens.put(None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """A window on its way to the model, with what its latency is measured from."""
-
-    window: Window
-    newest: float
-    """Session clock: the newest sample when it was cut."""
-    at: float
-    """Session clock: when it was cut."""
-
-
-class _Slot:
-    """One window between analysis and model. ``None`` in it means: a new session begins, forget."""
-
-    def __init__(self, waits: bool) -> None:
-        self._waits = waits
-        self._held: deque[_Cut | None] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def offer(self, cut: _Cut | None) -> _Cut | None:
-        """Put a window in; what it replaced, when it replaced one."""
-        with self._changed:
-            replaced = None
-            if self._waits:
-                self._changed.wait_for(lambda: not self._held or self._closed)
-            elif self._held and self._held[-1] is not None:
-                replaced = self._held.pop()
-            self._held.append(cut)
-            self._changed.notify_all()
-            return replaced
-
-    def take(self) -> tuple[bool, _Cut | None]:
-        """Whether there was anything before the end, and what. Waits."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._held or self._closed)
-            if not self._held:
-                return False, None
-            cut = self._held.popleft()
-            self._changed.notify_all()
-            return True, cut
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 class Session:
@@ -216,7 +100,6 @@ class Session:
         server: Server | None = None,
         recorder: Callable[[Sequence[StreamInfo]], Recorder] | None = None,
         linger: Callable[[], bool] = lambda: False,
-        grace: float | None = None,
     ) -> None:
         self._devices = devices
         self._transport = next((device for device in devices if isinstance(device, Transport)), None)
@@ -228,33 +111,36 @@ class Session:
         self.title = title
         self._server = server
         self._make_recorder = recorder
-        self._follow: list[Callable[[Estimate], None]] = []
+        self._follow: dict[str, Callable[[Estimate], None]] = {}
         self._linger = linger
         own = (KEYBOARD,) if self._live else ()
         streams, self._keys = _unique_keys(devices, {info.key for info in own})
         self.streams = streams + own
-        spec = model.bundle.manifest.window
-        self._windower = Windower(spec, self.streams) if grace is None else Windower(spec, self.streams, grace=grace)
+        self._windower = Windower(model.bundle.manifest.window, self.streams)
         rates = {info.key: info.rate for info in self.streams if info.rate}
-        self._inbox = _Inbox(rates, waits=not self._live)
-        self._slot = _Slot(waits=not self._live)
+        self._inbox = Inbox(rates, waits=not self._live)
+        self._slot = Slot(waits=not self._live)
         self._thinners = {info.key: Thinner(info) for info in self.streams if info.rate} if server else {}
         self._to_record: queue.SimpleQueue[Recordable | None] = queue.SimpleQueue()
         self._recorder: Recorder | None = None
         self._stop = threading.Event()
+        self._asked = False
         self._ended = 0
         self._at_end = False
         self._failures: list[BaseException] = []
         self._alarms: dict[str, str] = {}
         self._unrecorded = 0
         self._record_busy_since = math.nan
-        self._record_bytes = 0
-        self._recorded_until: dict[str, float] = {}
-        self._rewound = False
+        self._owed: dict[str, int] = {}
+        self._kept: Counter[str] = Counter()
+        self._repeated: Counter[str] = Counter()
+        self._undelivered: Counter[str] = Counter()
         self._skips_of_record: frozenset[float] = getattr(self._transport, "skipped_windows", frozenset())
         self._windows = self._estimates = self._skipped = 0
         self._latency = math.nan
+        self._estimated_at = math.nan
         self._newest = dict.fromkeys(rates, math.nan)
+        self._arrived = dict.fromkeys(rates, math.nan)
         self._samples = dict.fromkeys(rates, 0)
         self._lost = dict.fromkeys(rates, 0)
         self._recent: dict[str, deque[tuple[float, int]]] = {key: deque() for key in rates}
@@ -264,24 +150,26 @@ class Session:
         """What cuts the windows; its ``picked`` says what feeds the model."""
         return self._windower
 
-    def follow(self, follower: Callable[[Estimate], None]) -> None:
-        """Before `run`: call ``follower`` with every estimate, in order, from the model thread (outlet, CSV)."""
-        self._follow.append(follower)
+    def follow(self, name: str, follower: Callable[[Estimate], None]) -> None:
+        """Before `run`: call ``follower`` with every estimate, in order, from the model thread (outlet, CSV).
+
+        One that fails is an alarm under its ``name``, and called again with the next estimate.
+        """
+        self._follow[name] = follower
 
     # -- running -----------------------------------------------------------------------------------------------------
 
     def run(self, every: Callable[[Health], None] | None = None) -> Summary:
         """The whole session, in the calling thread and its helpers. ``every`` is called a few times a second.
 
-        Raises what a thread raised, after everything that came has been recorded. KeyboardInterrupt ends the session as
-        `stop` does.
+        A device, a follower or a model that fails is an alarm and the rest goes on; a fault of the analysis itself is
+        raised, after everything that came has been recorded.
         """
         with ExitStack() as stack:
             for device in self._devices:
                 stack.enter_context(device)
             if self._make_recorder is not None:
                 self._recorder = self._make_recorder(self.streams)
-                self._record_bytes = self._recorder.bytes_written
             self._publish(self._hello())
             readers = [self._thread(self._read, f"device {i}", i) for i in range(len(self._devices))]
             analysis = self._thread(self._analyse, "analysis")
@@ -289,18 +177,13 @@ class Session:
             recording = self._thread(self._record, "recorder") if self._recorder else None
             try:
                 self._supervise(analysis, every)
-            except KeyboardInterrupt:
-                self._alarms["stopped"] = "stopped from the keyboard"
             finally:
-                self._wind_up(readers, analysis, modelling, recording)
-        self._alarms.pop("stopped", None)
+                self._wind_up(readers, analysis, modelling, recording, every)
+        self._report(every)
         if self._failures:
             self._publish(Ended(str(self._failures[0]) or type(self._failures[0]).__name__))
             raise self._failures[0]
-        if every:
-            every(self._health())
-        problem = "; ".join(text for name, text in self._alarms.items() if name.startswith(("record", "device")))
-        self._publish(self._health())
+        problem = "; ".join(self._alarms.values())
         self._publish(Ended(problem))
         return Summary(
             windows=self._windows,
@@ -308,13 +191,17 @@ class Session:
             skipped=self._skipped,
             samples=dict(self._samples),
             lost=self._losses(),
+            gaps={key: counters.gaps for key, counters in self._windower.counters.items()},
             unrecorded=self._unrecorded,
             problem=problem,
         )
 
     def stop(self) -> None:
-        """End the session; `run` returns once everything that came is analysed and recorded. From any thread."""
-        self._stop.set()
+        """End the session; `run` returns once everything that came is analysed and recorded.
+
+        From any thread and from signal handlers: it takes no lock.
+        """
+        self._asked = True
 
     def _thread(self, work: Callable[..., None], name: str, *arguments: object) -> threading.Thread:
         def guarded() -> None:
@@ -323,7 +210,7 @@ class Session:
             except BaseException as error:  # noqa: BLE001  (handed to whoever called run)
                 self._failures.append(error)
                 self._stop.set()
-                # Nobody may wait for a thread that is gone.
+                # Nobody may wait for a thread that is gone. Readers catch their own faults and do not come here.
                 self._inbox.close()
                 self._slot.close()
 
@@ -333,16 +220,19 @@ class Session:
 
     def _supervise(self, analysis: threading.Thread, every: Callable[[Health], None] | None) -> None:
         due = 0.0
-        while analysis.is_alive() and not self._stop.wait(POLL):
+        while analysis.is_alive() and not self._asked and not self._stop.wait(POLL):
             self._obey()
             if self._at_end and not self._linger():
                 break
             if time.monotonic() >= due:
                 due = time.monotonic() + REPORT
-                health = self._health()
-                self._publish(health)
-                if every:
-                    every(health)
+                self._report(every)
+
+    def _report(self, every: Callable[[Health], None] | None) -> None:
+        health = self._health()
+        self._publish(health)
+        if every:
+            every(health)
 
     def _wind_up(
         self,
@@ -350,28 +240,40 @@ class Session:
         analysis: threading.Thread,
         modelling: threading.Thread,
         recording: threading.Thread | None,
+        every: Callable[[Health], None] | None,
     ) -> None:
         """From the source to the disk, each stage empties before the next one is closed."""
+
+        def wait(thread: threading.Thread) -> None:
+            while thread.is_alive():
+                thread.join(REPORT)
+                if thread.is_alive():
+                    self._report(every)  # whoever looks on must see why it takes so long
+
         self._stop.set()
         if not self._live:
             self._inbox.close()
-        for reader in readers:
-            reader.join(5.0)
+        patience = time.monotonic() + READER_PATIENCE
+        for index, reader in enumerate(readers):
+            reader.join(max(0.0, patience - time.monotonic()))
+            if reader.is_alive():
+                self._alarms[f"device {index}"] = f"source {index + 1} does not answer and was left as it is"
         self._inbox.close()
-        analysis.join()
+        wait(analysis)
         self._slot.close()
-        modelling.join()
+        wait(modelling)
         if recording is not None:
             self._to_record.put(None)
-            recording.join()
+            wait(recording)
 
     def _obey(self) -> None:
         for command in self._server.commands() if self._server else ():
             match command:
                 case Stop():
-                    self._stop.set()
-                case Mark(label) if self._live:
-                    self._inbox.put(Events(KEYBOARD.key, np.array([self._clock()]), (label,)))
+                    self._asked = True
+                case Mark(label=label, at=at) if self._live:
+                    ago = time.monotonic() - at if math.isfinite(at) else 0.0
+                    self._inbox.put(Events(KEYBOARD.key, np.array([self._clock() - ago]), (label,)))
                 case Mark():
                     pass
                 case Play() | Pause() | SetSpeed() | Seek() if self._transport is not None:
@@ -380,30 +282,41 @@ class Session:
     # -- device threads ----------------------------------------------------------------------------------------------
 
     def _read(self, index: int) -> None:
-        device, keys = self._devices[index], self._keys[index]
+        device = self._devices[index]
         while not self._stop.is_set():
-            try:
-                items = device.read(POLL * 2)
-            except DeviceError as error:  # the others go on
-                items = [End(str(error))]
-            for item in items:
-                self._inbox.put(_renamed(item, keys))
-                if isinstance(item, End):
-                    if item.reason:
-                        self._alarms[f"device {index}"] = item.reason
-                    if self._live:
-                        return
+            if self._put(index, self._items(device, POLL * 2)) and self._live:
+                return
         if self._live:
             # Drained: what the source sent before the stop belongs to the session.
             until = time.monotonic() + 1.0
-            while (items := list(device.read(0.0))) and time.monotonic() < until:
-                for item in items:
-                    self._inbox.put(_renamed(item, keys))
+            while (items := self._items(device, 0.0)) and time.monotonic() < until:
+                if self._put(index, items):
+                    return
+
+    def _items(self, device: Device, timeout: float) -> list[Item]:
+        """What a device gives; the end, in words, when it fails: the other devices go on."""
+        try:
+            return list(device.read(timeout))
+        except DeviceError as error:
+            return [End(str(error))]
+        except Exception as error:  # noqa: BLE001  (a driver may raise anything)
+            return [End(f"a source failed ({type(error).__name__}: {error})")]
+
+    def _put(self, index: int, items: Iterable[Item]) -> bool:
+        """Hand items to the analysis; whether the device has ended."""
+        ended = False
+        for item in items:
+            if isinstance(item, End):
+                ended = True
+                if item.reason:
+                    self._alarms[f"device {index}"] = item.reason
+            self._inbox.put(_renamed(item, self._keys[index]))
+        return ended
 
     # -- analysis thread ---------------------------------------------------------------------------------------------
 
     def _analyse(self) -> None:
-        due = 0.0
+        due = looked = held = 0.0
         while True:
             item = self._inbox.get(POLL)
             if item is None and self._inbox.closed and self._inbox.empty:
@@ -417,9 +330,12 @@ class Session:
                     self._ended = 0
                     self._at_end = True
             now = time.monotonic()
+            if now - looked > SUSPENDED:
+                held = now + CATCH_UP
+            looked = now
             if now >= due:
                 due = now + POLL
-                if self._live:
+                if self._live and now >= held:
                     self._tick(Tick(self._clock()))
                 for thinner in self._thinners.values():
                     self._publish_all(thinner.take())
@@ -430,16 +346,20 @@ class Session:
     def _take(self, item: Item) -> None:
         match item:
             case Chunk():
+                owed = self._owed.pop(item.stream, 0)
                 if not len(item.times):
+                    self._owed[item.stream] = owed + item.lost
                     return
-                self._keep(item, float(item.times[-1]))
+                if owed:
+                    item = replace(item, lost=item.lost + owed)
+                self._keep(item.stream, item)
                 self._count(item)
                 if thinner := self._thinners.get(item.stream):
                     self._publish_all(thinner.add(item))
                 self._offer(self._windower.push(item))
             case Events():
                 if len(item.times):
-                    self._keep(item, float(item.times[-1]))
+                    self._keep(item.stream, item)
                 for moment, label in zip(item.times.tolist(), item.labels, strict=True):
                     self._publish(Marked(moment, label, item.stream))
             case Tick():
@@ -451,23 +371,16 @@ class Session:
 
     def _tick(self, tick: Tick) -> None:
         if windows := self._windower.tick(tick.time):
-            self._keep_tick(tick)
+            self._keep("tick", tick)
             self._offer(windows)
 
-    def _keep(self, item: Chunk | Events, last: float) -> None:
-        """Into the record first, before any filter. What a rewound replay repeats is there already."""
-        if self._recorder is None:
+    def _keep(self, source: str, entry: Recordable) -> None:
+        """Into the record, before any filter. What a rewound replay repeats is there already."""
+        if self._repeated[source] > 0:
+            self._repeated[source] -= 1
             return
-        if self._rewound and not last > self._recorded_until.get(item.stream, -math.inf):
-            return
-        self._recorded_until[item.stream] = last
-        self._entry(item)
-
-    def _keep_tick(self, tick: Tick) -> None:
-        if self._rewound and not tick.time > self._recorded_until.get("", -math.inf):
-            return
-        self._recorded_until[""] = tick.time
-        self._entry(tick)
+        self._kept[source] += 1
+        self._entry(entry)
 
     def _entry(self, entry: Recordable) -> None:
         if self._recorder is None:
@@ -480,9 +393,12 @@ class Session:
     def _count(self, chunk: Chunk) -> None:
         key, newest = chunk.stream, float(chunk.times[-1])
         self._newest[key] = newest
+        self._arrived[key] = time.monotonic()
         self._samples[key] += len(chunk.times)
         self._lost[key] += chunk.lost
         recent = self._recent[key]
+        if recent and newest < recent[-1][0]:
+            recent.clear()
         recent.append((newest, len(chunk.times)))
         while recent[0][0] < newest - 5.0:
             recent.popleft()
@@ -494,20 +410,24 @@ class Session:
                 self._skip(window.t_end)
                 continue
             now = self._clock() if self._live else math.nan
-            newest = max((moment for moment in self._newest.values() if not math.isnan(moment)), default=math.nan)
-            replaced = self._slot.offer(_Cut(window, newest, now))
+            fed = [self._newest[picked.stream] for picked in self._windower.picked.values()]
+            newest = max((moment for moment in fed if not math.isnan(moment)), default=math.nan)
+            replaced = self._slot.offer(Cut(window, newest, now))
             if replaced is not None:
                 self._skip(replaced.window.t_end)
 
     def _skip(self, t_end: float) -> None:
         self._skipped += 1
-        self._entry(Skipped(t_end))
+        self._keep("skipped", Skipped(t_end))
 
     def _start_over(self) -> None:
         self._windower.reset()
         self._slot.offer(None)
-        self._rewound = True
+        self._slot.settle()  # no estimate of before may follow what is cleared now
+        self._repeated = self._kept.copy()
         self._at_end = False
+        self._windows = self._estimates = self._skipped = 0
+        self._owed.clear()
         for thinner in self._thinners.values():
             thinner.clear()
         for key in self._newest:
@@ -527,43 +447,71 @@ class Session:
                 self._model.reset()
                 continue
             taken = self._clock() if self._live else math.nan
-            estimate = self._model.update(cut.window)
+            estimate = self._ask(cut.window)
             if self._live:
                 done = self._clock()
                 parts = {"cut": cut.at - cut.newest, "wait": taken - cut.at, "model": done - taken}
                 estimate = replace(estimate, latency=parts)
-                self._latency = done - cut.newest
+                self._latency, self._estimated_at = done - cut.newest, time.monotonic()
             self._estimates += estimate.withheld is None
             self._publish(Estimated(estimate, dict(cut.window.quality)))
             if estimate.t_end > newest_kept:  # a rewound replay repeats itself to the last bit
                 newest_kept = estimate.t_end
                 self._entry(estimate)
-                for follower in self._follow:
-                    follower(estimate)
+                for name, follower in self._follow.items():
+                    self._tell(name, follower, estimate)
+
+    def _ask(self, window: Window) -> Estimate:
+        """The model's estimate; a withheld one when the model fails: signals and record are worth going on for."""
+        try:
+            return self._model.update(window)
+        except Exception as error:  # noqa: BLE001  (a runtime may raise anything)
+            self._alarms["model"] = f"model: it failed ({type(error).__name__}: {error}); estimates are withheld"
+            targets = self.card.targets
+            nothing = np.full(len(targets), np.nan)
+            return Estimate(
+                t_end=window.t_end,
+                targets=targets,
+                mean=nothing,
+                sd=nothing.copy(),
+                present=window.present,
+                quality=0.0,
+                withheld=f"the model failed: {error}",
+                model=self._model.bundle.label,
+            )
+
+    def _tell(self, name: str, follower: Callable[[Estimate], None], estimate: Estimate) -> None:
+        try:
+            follower(estimate)
+        except Exception as error:  # noqa: BLE001  (a full disk, a network that is gone: the session goes on)
+            self._undelivered[name] += 1
+            self._alarms[name] = f"{name}: {error}; {self._undelivered[name]} estimates are missing there"
 
     # -- recorder thread ---------------------------------------------------------------------------------------------
 
     def _record(self) -> None:
         recorder = self._recorder
         assert recorder is not None
+        missing: Counter[str] = Counter()
         while (entry := self._to_record.get()) is not None:
+            if isinstance(entry, Chunk) and missing[entry.stream]:
+                entry = replace(entry, lost=entry.lost + missing[entry.stream])
             self._record_busy_since = time.monotonic()
             try:
                 recorder.write(entry)
-                self._alarms.pop("record", None)
-            except XdfError as error:
+            except Exception as error:  # noqa: BLE001  (whatever it is, the next entry may fit)
                 self._unrecorded += 1
-                self._alarms["record"] = str(error)
+                self._alarms["record"] = f"{error} {self._unrecorded} chunks or estimates could not be recorded."
+                if isinstance(entry, Chunk):
+                    missing[entry.stream] = entry.lost + len(entry.times)
+            else:
+                if isinstance(entry, Chunk):
+                    missing[entry.stream] = 0
             self._record_busy_since = math.nan
-            self._record_bytes = recorder.bytes_written
         try:
             recorder.close()
         except XdfError as error:
             self._alarms["record"] = str(error)
-        if self._unrecorded:
-            said = f"{self._unrecorded} chunks or estimates could not be recorded"
-            self._alarms["record"] = f"{self._alarms['record']} {said}." if "record" in self._alarms else f"{said}."
-        self._record_bytes = recorder.bytes_written
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -611,23 +559,27 @@ class Session:
     def _health(self) -> Health:
         now = self._transport.position if self._transport else self._clock()
         losses = self._losses()
+        gaps = {key: counters.gaps for key, counters in self._windower.counters.items()}
         streams = tuple(
             StreamHealth(
                 key=key,
-                stale=now - self._newest[key],
+                # Live by arrival: a source's stamps may lie. NaN before the first sample either way.
+                stale=time.monotonic() - self._arrived[key] if self._live else now - self._newest[key],
                 rate=_rate(tuple(self._recent[key])),
                 samples=self._samples[key],
                 lost=losses[key],
+                gaps=gaps.get(key, 0),
             )
             for key in self._newest
         )
+        recent = time.monotonic() - self._estimated_at < 3 * self._windower.spec.hop  # false for NaN
         return Health(
             now=now,
             streams=streams,
             skipped=self._skipped,
-            latency_ms=self._latency * 1e3,
+            latency_ms=self._latency * 1e3 if recent else math.nan,
             record=str(self._recorder.path) if self._recorder else "",
-            record_bytes=self._record_bytes,
+            record_bytes=self._recorder.bytes_written if self._recorder else 0,
             playing=self._transport.playing if self._transport else True,
             speed=self._transport.speed if self._transport else 1.0,
             alarms=tuple(self._alarming(streams)),
@@ -645,9 +597,9 @@ class Session:
                 elif health.stale > STALE:
                     yield f"{health.key}: silent for {health.stale:.0f} s"
         if time.monotonic() - self._record_busy_since > DISK_STALL:  # false for NaN: nothing is being written
-            yield "record: the disk does not answer; what comes is kept in memory"
-        if self._unrecorded:
-            yield f"record: {self._unrecorded} chunks or estimates could not be recorded"
+            yield f"record: the disk does not answer; {self._to_record.qsize()} entries wait in memory"
+        if self._recorder and (problem := self._recorder.sync_problem):
+            yield problem
         yield from self._model.notes
 
 

@@ -26,7 +26,7 @@ WRAPPED = {  # library: the files (or folders) that may import it
     "onnxruntime": ("models/runtimes/ort.py",),
     "sklearn": ("offline_training/",),
     "mne": ("offline_training/",),
-    "threading": ("devices/", "realtime/session.py", "realtime/remote.py"),
+    "threading": ("devices/", "realtime/session.py", "realtime/handover.py", "realtime/remote.py"),
 }
 OFFLINE_MAY_USE = {"api", "ring", "intake", "filters", "resample", "sources", "windows", "quality", "record"}
 

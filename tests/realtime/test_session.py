@@ -19,10 +19,11 @@ from devices.xdf import XdfReplay
 from devices.xdf_format import XdfFile
 from models.model import Model
 from models.runtimes import load_runtime
-from realtime.api import Cleared, Ended, Estimated, Mark, Marked, Pause, Seek
+from realtime.api import Cleared, Ended, Estimated, Mark, Marked, Pause, Play, Seek, SetSpeed
+from realtime.handover import BEHIND, Inbox
 from realtime.record import Recorder
 from realtime.remote import Client, Server
-from realtime.session import BEHIND, Session, _Inbox
+from realtime.session import Session
 
 FEED = Path(__file__).resolve().parents[1] / "peers" / "feed.py"
 DEMO = Path(__file__).resolve().parents[2] / "devices" / "recordings" / "eegmat_subject05.xdf"
@@ -36,14 +37,16 @@ def bits(estimates):
     ]
 
 
-def run(devices, bundle, *, record=None, runtime=None, **more):
+def run(devices, bundle, *, record=None, runtime=None, every=None, followers=(), **more):
     """A session's estimates and summary."""
     model = Model(bundle, runtime or load_runtime("ort", bundle))
     recorder = (lambda streams: Recorder(record, streams, ["arousal", "effort"], {})) if record else None
     session = Session(devices, model, title="test", clock=lsl_clock, recorder=recorder, **more)
     estimates: list = []
-    session.follow(estimates.append)
-    return estimates, session.run(), session
+    session.follow("list", estimates.append)
+    for follower in followers:
+        session.follow("broken", follower)
+    return estimates, session.run(every), session
 
 
 def feed(name, seconds, *more):
@@ -65,7 +68,7 @@ def live(name, bundle, process, **more):
         **more,
     )
     estimates: list = []
-    session.follow(estimates.append)
+    session.follow("list", estimates.append)
     sent = ""
 
     def end() -> None:
@@ -169,7 +172,7 @@ def test_a_replay_that_is_wound_back_repeats_itself_and_its_record_does_not(bund
         np.testing.assert_array_equal(values, records[1][name][1])
 
 
-def test_a_paused_replay_waits_and_a_marker_in_a_live_session_is_recorded(bundle, tmp_path):
+def test_a_marker_of_the_researcher_is_recorded_in_a_live_session(bundle, tmp_path):
     record = tmp_path / "synthetic.xdf"
     with Server() as server:
         client = Client.attach(server.address)
@@ -193,13 +196,36 @@ def test_a_paused_replay_waits_and_a_marker_in_a_live_session_is_recorded(bundle
 
         summary = session.run(every)
         client.close()
-    assert Marked in map(type, seen)
     streams, _ = pyxdf.load_xdf(str(record))
     marks = next(stream for stream in streams if stream["info"]["name"] == ["insula markers"])
     assert marks["time_series"] == [["eyes <closed>"]]
+    (marked,) = [update for update in seen if isinstance(update, Marked)]
+    assert marks["time_stamps"] == [marked.time]
     for stream in streams:
         if stream["info"]["type"][0] in ("EEG", "ECG"):
             assert len(stream["time_stamps"]) == summary.samples["synthetic/" + stream["info"]["type"][0].lower()]
+
+
+def test_a_paused_replay_stands_still_until_it_is_played(bundle):
+    with Server() as server:
+        client = Client.attach(server.address)
+        device = XdfReplay(DEMO, stop=8, speed=1.0)
+        client.send(Pause())
+        stood: list = []
+
+        def every(health) -> None:
+            if not health.playing:
+                stood.append(health.now)
+                if len(stood) == 4:
+                    client.send(SetSpeed(np.inf))
+                    client.send(Play())
+
+        _, summary, _ = run([device], bundle, server=server, every=every)
+        client.close()
+    assert len(stood) >= 4
+    assert stood[1] == stood[3]
+    assert device.position == device.stop
+    assert summary.samples == {"eeg": 4001, "ecg": 4001}
 
 
 class Broken:
@@ -232,16 +258,99 @@ def test_a_device_that_fails_in_words_ends_the_session_with_them_and_the_record_
         assert file.findings == []
 
 
-def test_a_fault_of_our_own_reaches_the_caller_and_the_record_is_whole(bundle, tmp_path):
-    with pytest.raises(ZeroDivisionError):
-        run([Broken(ZeroDivisionError())], bundle, record=tmp_path / "r.xdf")
+def test_when_one_device_fails_the_others_go_on(bundle, tmp_path):
+    session_ends = threading.Event()
+
+    def every(health) -> None:
+        if any("ZeroDivisionError" in alarm for alarm in health.alarms):
+            later = {one.key: one.samples for one in health.streams}
+            if later["synthetic/eeg"] > 200:
+                session_ends.set()
+
+    model = Model(bundle, load_runtime("ort", bundle))
+    session = Session(
+        [Broken(ZeroDivisionError("driver")), open_device("synthetic:")],
+        model,
+        title="test",
+        clock=lsl_clock,
+        recorder=lambda streams: Recorder(tmp_path / "r.xdf", streams, ["arousal", "effort"], {}),
+    )
+    threading.Thread(target=lambda: (session_ends.wait(30), session.stop())).start()
+    summary = session.run(every)
+    assert session_ends.is_set()
+    assert "a source failed (ZeroDivisionError: driver)" in summary.problem
+    assert summary.samples["eeg"] == 500
     with XdfFile(tmp_path / "r.xdf") as file:
-        assert len(file.read(1)[0]) == 500
+        counts = [file.samples(stream.id) for stream in file.streams.values() if stream.rate > 0]
+    assert counts == list(summary.samples.values())
+
+
+class Failing:
+    """A real runtime that fails from its fifth call on, as a driver or a library might."""
+
+    def __init__(self, bundle) -> None:
+        self._runtime, self._calls = load_runtime("ort", bundle), 0
+
+    def __call__(self, inputs):
+        self._calls += 1
+        if self._calls > 5:
+            raise RuntimeError("out of memory")
+        return self._runtime(inputs)
+
+
+def test_a_model_that_fails_withholds_its_estimates_and_the_record_goes_on(bundle, tmp_path):
+    device = XdfReplay(DEMO, stop=30, speed=np.inf)
+    estimates, summary, _ = run([device], bundle, record=tmp_path / "r.xdf", runtime=Failing(bundle))
+    assert len(estimates) == summary.windows > 15
+    assert all(e.withheld == "the model failed: out of memory" and np.isnan(e.mean).all() for e in estimates[6:])
+    assert "out of memory" in summary.problem
+    with XdfReplay(tmp_path / "r.xdf", speed=np.inf) as again:
+        assert run([again], bundle)[1].samples == summary.samples
+
+
+def test_a_follower_that_fails_is_an_alarm_and_the_others_are_told(bundle):
+    def full(estimate) -> None:
+        raise OSError(28, "No space left on device")
+
+    estimates, summary, _ = run([XdfReplay(DEMO, stop=20, speed=np.inf)], bundle, followers=[full])
+    assert len(estimates) == summary.windows > 5
+    assert "No space left on device" in summary.problem
+    assert f"{len(estimates)} estimates are missing there" in summary.problem
+
+
+def test_a_fault_of_the_analysis_reaches_the_caller_and_the_record_is_whole(bundle, tmp_path):
+    class Misshapen(Broken):
+        def read(self, timeout: float):
+            if self._given == 19:
+                self._given += 1
+                return [Chunk("eeg", np.array([200.0]), np.ones((1, 3), np.float32))]
+            return super().read(timeout)
+
+    with pytest.raises(ValueError, match="4 channels came with data"):
+        run([Misshapen(DeviceError("out"))], bundle, record=tmp_path / "r.xdf")
+    with XdfFile(tmp_path / "r.xdf") as file:
+        assert len(file.read(1)[0]) == 19 * 25
         assert file.findings == []
 
 
+def test_gaps_in_time_are_counted_and_losses_of_empty_chunks_are_not_forgotten(bundle):
+    class Lossy(Broken):
+        def read(self, timeout: float):
+            items = super().read(timeout)
+            chunk = items[0]
+            if self._given == 10:
+                return [Chunk("eeg", np.zeros(0), np.zeros((0, 4), np.float32), lost=7)]
+            if self._given == 15:
+                return []
+            return [Chunk("eeg", chunk.times, chunk.data, chunk.lost)]
+
+    _, summary, _ = run([Lossy(DeviceError("out"))], bundle)
+    assert summary.lost == {"eeg": 7}
+    assert summary.gaps == {"eeg": 2}
+
+
 def test_an_inbox_that_overflows_drops_the_oldest_and_says_how_much():
-    inbox = _Inbox({"eeg": 100.0, "ecg": 100.0}, waits=False)
+    inbox = Inbox({"eeg": 100.0, "ecg": 100.0}, waits=False)
     chunks = [Chunk("eeg", np.arange(100.0) / 100 + i, np.zeros((100, 1), np.float32)) for i in range(50)]
     inbox.put(Chunk("ecg", np.zeros(1), np.zeros((1, 1), np.float32)))
     inbox.put(Events("markers", np.zeros(1), ("rest",)))

@@ -1,0 +1,150 @@
+"""What stands between the threads of a session: the inbox of the analysis and the slot of the model."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+
+from devices.api import Chunk, Item
+from models.api import Window
+
+BEHIND = 30.0
+"""Seconds of a stream that may wait for the analysis before the oldest chunk gives way."""
+AHEAD = 2.0
+"""Seconds of signal a replay may be ahead of the analysis."""
+PATIENCE = 0.05
+"""Seconds after which a waiting thread looks again: no wait is without an end."""
+
+
+class Inbox:
+    """Items from the device threads to the analysis thread, in the order in which they came."""
+
+    def __init__(self, rates: dict[str, float], waits: bool) -> None:
+        self._rates = rates
+        self._waits = waits
+        self._items: deque[Item] = deque()
+        self._seconds = dict.fromkeys(rates, 0.0)
+        self._lock = threading.Lock()
+        # One token for each item: waiting in C is what makes the hand-over quick.
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._room = threading.Event()
+        self.closed = False
+
+    def put(self, item: Item) -> None:
+        if isinstance(item, Chunk):
+            key, seconds = item.stream, len(item.times) / self._rates[item.stream]
+            while self._waits and self._seconds[key] >= AHEAD and not self.closed:
+                self._room.clear()
+                self._room.wait(PATIENCE)
+            with self._lock:
+                if not self._waits and self._seconds[key] > BEHIND:
+                    item = self._drop_oldest(item)
+                self._seconds[key] += seconds
+                self._items.append(item)
+        else:
+            with self._lock:
+                self._items.append(item)
+        self._tokens.put(None)
+
+    def _drop_oldest(self, newest: Chunk) -> Chunk:
+        """Takes the oldest chunk of the stream out; the one after it, ``newest`` when there is none, says so."""
+        mine = [i for i, item in enumerate(self._items) if isinstance(item, Chunk) and item.stream == newest.stream]
+        oldest = self._items[mine[0]]
+        assert isinstance(oldest, Chunk)
+        missing = oldest.lost + len(oldest.times)
+        if len(mine) > 1:
+            heir = self._items[mine[1]]
+            assert isinstance(heir, Chunk)
+            self._items[mine[1]] = replace(heir, lost=heir.lost + missing)
+        else:
+            newest = replace(newest, lost=newest.lost + missing)
+        del self._items[mine[0]]
+        self._seconds[newest.stream] -= len(oldest.times) / self._rates[newest.stream]
+        return newest
+
+    def get(self, timeout: float) -> Item | None:
+        """The next item; None when there is none within ``timeout`` seconds, or after `close`."""
+        try:
+            self._tokens.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        with self._lock:
+            if not self._items:  # what the token stood for has been dropped, or it is the one of close
+                return None
+            item = self._items.popleft()
+            if isinstance(item, Chunk):
+                self._seconds[item.stream] -= len(item.times) / self._rates[item.stream]
+        self._room.set()
+        return item
+
+    @property
+    def empty(self) -> bool:
+        return not self._items
+
+    def close(self) -> None:
+        """Nothing more is put; what is there can still be taken."""
+        self.closed = True
+        self._room.set()
+        self._tokens.put(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A window on its way to the model, with what its latency is measured from."""
+
+    window: Window
+    newest: float
+    """Session clock: the newest sample when it was cut."""
+    at: float
+    """Session clock: when it was cut."""
+
+
+class Slot:
+    """One window between analysis and model. ``None`` in it means: a new session begins, forget."""
+
+    def __init__(self, waits: bool) -> None:
+        self._waits = waits
+        self._held: deque[Cut | None] = deque()
+        self._changed = threading.Condition()
+        self._busy = False
+        self._closed = False
+
+    def offer(self, cut: Cut | None) -> Cut | None:
+        """Put a window in; what it replaced, when it replaced one."""
+        with self._changed:
+            replaced = None
+            if self._waits:
+                while not self._changed.wait_for(lambda: not self._held or self._closed, PATIENCE):
+                    pass
+            elif self._held and self._held[-1] is not None:
+                replaced = self._held.pop()
+            self._held.append(cut)
+            self._changed.notify_all()
+            return replaced
+
+    def settle(self) -> None:
+        """Wait until what was put in has been dealt with."""
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._closed or not (self._held or self._busy), PATIENCE):
+                pass
+
+    def take(self) -> tuple[bool, Cut | None]:
+        """Whether there was anything before the end, and what. Waits. Taking says that the last one is dealt with."""
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            while not self._changed.wait_for(lambda: self._held or self._closed, PATIENCE):
+                pass
+            if not self._held:
+                return False, None
+            self._busy = True
+            cut = self._held.popleft()
+            self._changed.notify_all()
+            return True, cut
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
