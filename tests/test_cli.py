@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -163,24 +164,48 @@ def test_ecg_alone_is_enough(tmp_path):
     assert {row["present_eeg"] for row in estimates} == {"0.0"}
 
 
-def test_nothing_is_overwritten(tmp_path):
-    for option, name in (("--estimates", "e.csv"), ("--record", "r.xdf")):
-        (tmp_path / name).write_text("precious")
-        assert "exists already" in refusal("replay", DEMO, "--headless", *SHORT, option, tmp_path / name)
-        assert (tmp_path / name).read_text() == "precious"
+def test_nothing_is_overwritten_and_a_refused_command_leaves_nothing_behind(tmp_path):
+    table, record = tmp_path / "e.csv", tmp_path / "r.xdf"
+    both = ["--estimates", table, "--record", record]
+    for precious, other in ((table, record), (record, table)):
+        precious.write_text("precious")
+        assert "exists already" in refusal("replay", DEMO, "--headless", *SHORT, *both)
+        assert precious.read_text() == "precious"
+        assert not other.exists()
+        precious.unlink()
+    assert "no folder" in refusal("replay", DEMO, "--headless", *SHORT, "--record", tmp_path / "none" / "r.xdf")
+    assert "asked for twice" in refusal("replay", DEMO, "--headless", "--estimates", table, "--record", table)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_is_said_and_what_was_recorded_is_readable(tmp_path):
-    def small_disk() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+def small_disk() -> None:
+    """Files of at most 300 kB, as on a disk that is nearly full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
-    said = insula("replay", DEMO, "--headless", *SHORT, "--record", tmp_path / "r.xdf", status=1, preexec_fn=small_disk)
+
+def test_a_disk_that_fills_is_said_the_session_goes_on_and_what_was_recorded_is_readable(tmp_path):
+    outputs = ["--record", tmp_path / "r.xdf", "--estimates", tmp_path / "e.csv"]
+    said = insula("replay", DEMO, "--headless", *SHORT, *outputs, status=1, preexec_fn=small_disk)
     assert "could not be recorded" in said
+    assert len(rows(tmp_path / "e.csv")) == 65
     with XdfFile(tmp_path / "r.xdf") as file:
         assert file.findings == []
         eeg = next(s for s in file.streams.values() if s.type == "EEG")
-        assert 5_000 < len(file.read(eeg.id)[0]) < 15_000
+        assert 1_000 < len(file.read(eeg.id)[0]) < 5_000
+
+
+def test_a_table_that_cannot_grow_holds_whole_rows_and_the_session_goes_on(tmp_path):
+    def smaller_disk() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+    table = tmp_path / "e.csv"
+    said = insula("replay", DEMO, "--headless", *SHORT, "--estimates", table, status=1, preexec_fn=smaller_disk)
+    kept = rows(table)
+    assert f"{65 - len(kept)} estimates are missing there" in said.replace("\n", " ")
+    assert 10 < len(kept) < 65
+    assert table.read_bytes().endswith(b"\r\n")
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------
@@ -285,15 +310,19 @@ def test_an_engine_that_is_killed_leaves_a_record_up_to_the_last_two_seconds(tmp
     assert killed - newest(record) < 2.0
 
 
-def test_a_live_session_stopped_from_the_keyboard_ends_in_order(tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_live_session_that_is_stopped_ends_in_order(tmp_path, stop):
     process, record = start_live(tmp_path, "--headless")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
+    process.send_signal(stop)  # impatience loses nothing
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "Traceback" not in said
     assert "0 lost or refused" in said
+    content = record.read_bytes()
     with XdfFile(record) as file:
         assert file.findings == []
+        assert content.count(b"<sample_count>") == len(file.streams)  # every stream has its footer
 
 
 def test_a_dashboard_that_is_killed_leaves_the_engine_recording_and_publishing(tmp_path):
@@ -301,6 +330,13 @@ def test_a_dashboard_that_is_killed_leaves_the_engine_recording_and_publishing(t
     (session,) = [address for address in running_sessions() if Path(address).name.startswith(f"{process.pid}-")]
     client = Client.attach(session)
     (window,) = [p for p in psutil.Process(process.pid).children() if "gui.app" in " ".join(p.cmdline())]
+    until = time.monotonic() + 30
+    while not any(
+        connection.status == "NONE" and connection.type == socket.SOCK_STREAM
+        for connection in window.net_connections("unix")
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     window.kill()
     window.wait()
     before = record.stat().st_size
