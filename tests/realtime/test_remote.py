@@ -57,8 +57,12 @@ def engine(then: str = "sys.stdin.read()") -> Iterator[tuple[subprocess.Popen[st
         assert process.stdout is not None
         yield process, process.stdout.readline().strip()
     finally:
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGCONT)
+        try:
+            process.communicate(timeout=20)  # the end of its input is the end of its session
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture
