@@ -132,5 +132,7 @@ class Panel(look.Card):
         state.setStyleSheet(f"color: {colour};")
         age.setText(stale)
         pace.setText(f"{rate} Hz" if signals else f"{health.samples} so far")
-        lost.setText(str(health.lost))
-        lost.setStyleSheet(f"color: {look.theme.fair if health.lost else look.theme.text};")
+        gaps = f"{health.gaps} gap{'s' if health.gaps > 1 else ''}"
+        known = str(health.lost)
+        lost.setText(known if not health.gaps else f"{known}, {gaps}" if health.lost else gaps)
+        lost.setStyleSheet(f"color: {look.theme.fair if health.lost or health.gaps else look.theme.text};")

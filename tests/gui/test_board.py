@@ -225,12 +225,13 @@ def test_health_tells_age_rate_loss_and_the_record(bench, make_script):
     assert "Sample to estimate: 42 ms; windows skipped by the model: 0" in texts
     assert "Recording 2.4 MB to /home/lab/sub-05_eeg.xdf" in texts
     assert "● live, recording" in texts
-    quiet = replace(script.health(31.0).streams[1], stale=12.0)
-    slow = replace(script.health(31.0).streams[0], rate=120.0)
+    quiet = replace(script.health(31.0).streams[1], stale=12.0, gaps=1)
+    slow = replace(script.health(31.0).streams[0], rate=120.0, gaps=2)
     bench.health(script, 31.0, streams=(slow, quiet))
     rows = {key: [cell.text() for cell in row] for key, row in bench.panel("health").rows.items()}
     assert rows["cap"][1] == "! rate is low"
     assert rows["strap"][1:3] == ["✕ silent", "12.0 s ago"]
+    assert [rows[key][4] for key in ("cap", "strap")] == ["12, 2 gaps", "1 gap"]
 
 
 def test_alarms_stand_on_top_until_they_are_over(bench, make_script):
