@@ -14,6 +14,7 @@ import math
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,21 +24,24 @@ from contextlib import ExitStack
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from devices.api import Device
+    from devices.api import Device, Transport
     from devices.xdf_format import StreamSummary
     from models.api import Estimate
     from models.bundle import Bundle
     from models.model import Model
     from realtime.api import Health
+    from realtime.outlet import AffectOutlet
     from realtime.record import Recorder
     from realtime.remote import Server
     from realtime.session import Session, Summary
 
+DEMO_PERSON = "05"
+"""Of eegmat: the person of the recording that ships, left out of the training of the model that ships."""
 RESEARCH_USE = "Research use only, not a medical device."
 
 
@@ -76,12 +80,16 @@ def open_model(folder: str | None) -> Model:
 
 
 class EstimateTable:
-    """Estimates as CSV, a row a window, each whole row with the operating system at once. Never overwrites."""
+    """Estimates as CSV, a row a window, each whole row with the operating system at once. Never overwrites.
+
+    A replay that is wound back repeats itself to the last bit; what it repeats is in the table already.
+    """
 
     def __init__(self, path: Path, targets: Sequence[str]) -> None:
         from models.api import estimate_channels
 
         *names, quality = estimate_channels(targets)
+        self._newest = -math.inf
         try:
             self._file = path.open("xb", buffering=0)
             self._write(["t_end", *names, "present_eeg", "present_ecg", quality, "withheld"])
@@ -89,6 +97,9 @@ class EstimateTable:
             raise UsageError(f"{path}: cannot be written ({error.strerror}). Check folder and disk.") from None
 
     def __call__(self, estimate: Estimate) -> None:
+        if estimate.t_end <= self._newest:
+            return
+        self._newest = estimate.t_end
         # repr gives the shortest text that reads back as the same number: equal files are equal estimates.
         *given, quality = (repr(value) if math.isfinite(value) else "" for value in estimate.values())
         present = [repr(estimate.present.get(kind, 0.0)) for kind in ("eeg", "ecg")]
@@ -179,10 +190,9 @@ class Dashboard:
             self._said.seek(0)
             last = self._said.read().strip().splitlines()[-1:]
             if status:
-                self._console.print(f"The dashboard ended: {last[0] if last else f'status {status}'}", markup=False)
+                self._console.print(f"The dashboard ended: {last[0] if last else f'status {status}'}")
             self._console.print(
                 f"The session goes on. `insula dashboard` opens the window again, Ctrl-C stops. ({self._address})",
-                markup=False,
             )
         return False
 
@@ -241,30 +251,28 @@ def snapshot(server: Server, path: Path, console: Console) -> None:
         return
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        console.print(f"No picture of the dashboard: {last[0]}", style="yellow", markup=False)
+        console.print(f"No picture of the dashboard: {last[0]}", style="yellow")
     else:
-        console.print(f"dashboard   {path}", markup=False)
+        console.print(f"dashboard   {path}")
 
 
 # -- running sessions --------------------------------------------------------------------------------------------------
 
 
 def describe_sources(session: Session, console: Console) -> None:
-    """What was chosen, and what the model has to do without. Raises UsageError when nothing fits."""
+    """What was chosen, and what the model has to do without. Raises UsageError when there is neither EEG nor ECG."""
     from realtime.sources import lacking
 
-    spec = session.windower.spec
-    missing = lacking(session.streams, spec)
     for picked in session.windower.picked.values():
-        console.print(f"{picked.kind.upper():<4} {picked.why}", markup=False)
-    for kind, why in missing.items():
-        console.print(f"{kind.upper():<4} {why}", markup=False, style="yellow")
-    if not session.windower.picked:
+        console.print(f"{picked.kind.upper():<4} {picked.why}")
+    for kind, why in lacking(session.streams, session.windower.spec).items():
+        console.print(f"{kind.upper():<4} {why}", style="yellow")
+    if session.windower.picked:
+        return
+    if not any(info.kind in ("eeg", "ecg") and info.rate for info in session.streams):
         found = ", ".join(f"{info.name or info.key} ({info.kind}, {info.rate:g} Hz)" for info in session.streams)
-        raise UsageError(
-            f"{session.title}: no EEG and no ECG that the model can use among {found or 'no streams at all'}. "
-            "`insula inspect FILE` shows what a file holds."
-        )
+        raise UsageError(f"{session.title}: no EEG and no ECG among {found or 'no streams at all'}. Check the source.")
+    console.print("The model can use none of it: signals are shown and recorded, nothing is estimated.", style="yellow")
 
 
 def run_session(
@@ -313,11 +321,7 @@ def run_session(
         if transport is None or transport.speed != math.inf:
             outlet = stack.enter_context(AffectOutlet(session.card, title))
 
-            def publish(estimate: Estimate) -> None:
-                # A replay's estimates are about then; on LSL they are about now.
-                outlet.push(estimate, estimate.t_end + (lsl_clock() - transport.position if transport else 0.0))
-
-            session.follow("LSL", publish)
+            session.follow("LSL", now_stamped(outlet, transport, session.card.hop) if transport else outlet.push)
         interrupts = stack.enter_context(Interrupts(session))
         if not headless:
             window = Dashboard(server, console)
@@ -345,6 +349,26 @@ def run_session(
             console.print("The session has ended; close the window to finish.")
             window.wait(lambda: interrupts.count > 0)
     return status
+
+
+def now_stamped(outlet: AffectOutlet, transport: Transport, hop: float) -> Callable[[Estimate], None]:
+    """Publishes a replay's estimates, which are about then, as if they were about now.
+
+    While a replay catches up after a seek there is more than one estimate for a moment: the first stands for all, so
+    that stamps go forward.
+    """
+    from devices.lsl import lsl_clock
+
+    newest = -math.inf
+
+    def publish(estimate: Estimate) -> None:
+        nonlocal newest
+        stamp = estimate.t_end + lsl_clock() - transport.position
+        if stamp >= newest + 0.5 * hop / max(transport.speed, 1.0):
+            newest = stamp
+            outlet.push(estimate, stamp)
+
+    return publish
 
 
 class Progress:
@@ -375,11 +399,11 @@ class Progress:
         alarms = {re.sub(r"[\d.]+", "#", alarm): alarm for alarm in health.alarms}
         for kind, alarm in alarms.items():
             if kind not in self._alarms:
-                self._console.print(alarm, style="bold red", markup=False)
+                self._console.print(alarm, style="bold red")
         self._alarms = set(alarms)
 
     def say(self, estimate: Estimate) -> None:
-        self._console.print(f"{estimate.t_end:12.1f} s  {words(estimate)}", markup=False)
+        self._console.print(f"{estimate.t_end:12.1f} s  {words(estimate)}")
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -405,13 +429,12 @@ def conclude(summary: Summary, console: Console, estimates: str | None, record: 
     console.print(
         f"{summary.windows} windows, {summary.estimates} with an estimate, {summary.skipped} skipped; "
         f"{sum(summary.samples.values())} samples, {lost} lost or refused, {sum(summary.gaps.values())} gaps",
-        markup=False,
     )
     for what, where in (("estimates", estimates), ("record", record)):
         if where:
-            console.print(f"{what:<11} {where}", markup=False)
+            console.print(f"{what:<11} {where}")
     if summary.problem:
-        console.print(summary.problem, style="bold red", markup=False)
+        console.print(summary.problem, style="bold red")
     return 1 if summary.problem else 0
 
 
@@ -430,7 +453,7 @@ def demo(options: argparse.Namespace, console: Console) -> int:
     except OSError as error:
         raise UsageError(f"{out}: cannot be made ({error.strerror}). Name another folder with --to.") from None
     table, record = str(out / "estimates.csv"), str(out / "session.xdf")
-    console.print(f"insula demo: a real recording of rest, then mental arithmetic. {RESEARCH_USE}", markup=False)
+    console.print(f"insula demo: a real recording of rest, then mental arithmetic. {RESEARCH_USE}")
     model = open_model(None)
     device = XdfReplay(demo_recording(), speed=math.inf if headless else 1.0)
     if not headless:
@@ -467,6 +490,8 @@ def phase_table(
     """Estimates against what the participant really did."""
     from rich.table import Table
 
+    if not estimates:
+        return
     target, seconds = bundle.manifest.targets[0].name, bundle.manifest.window.seconds
     start = truth[0][0]
     table = Table("time", "true phase", target, "", "", title=f"{target} of a person the model was not trained on")
@@ -478,14 +503,32 @@ def phase_table(
             table.add_row(f"{at} s", phase, f"{mean:.2f} ± {sd:.2f}", "█" * round(mean * 20), "")
         elif near:
             table.add_row(f"{at} s", phase, "", "", f"withheld: {near[-1].withheld}")
-    console.print(table)
+    console.print(table, soft_wrap=False)
     for name, begin, end in spans(truth):
         # A window that reaches back over the change shows both phases.
         inside = [e for e in estimates if begin + (seconds if name != truth[0][2] else 0) <= e.t_end <= end + 1e-6]
         given = [float(estimate.mean[0]) for estimate in inside if estimate.withheld is None]
         mean = sum(given) / len(given) if given else math.nan
-        console.print(f"mean {target}, {name}: {mean:.2f} ({len(given)} of {len(inside)} windows)", markup=False)
-    console.print(f"{bundle.label}: {bundle.manifest.accuracy}. {bundle.manifest.limits}", markup=False)
+        console.print(f"mean {target}, {name}: {mean:.2f} ({len(given)} of {len(inside)} windows)")
+    console.print(f"{bundle.label}: {bundle.manifest.accuracy}. {bundle.manifest.limits}")
+    if own := own_score(bundle):
+        console.print(own)
+
+
+def own_score(bundle: Bundle) -> str:
+    """What the model's cross-validation says of the person of the demo, beside the others; "" when it says nothing."""
+    people = bundle.manifest.metrics.get("per_person")
+    scores = {
+        name: figures["balanced_accuracy"]
+        for name, figures in (people.items() if isinstance(people, dict) else ())
+        if isinstance(figures, dict) and isinstance(figures.get("balanced_accuracy"), float)
+    }
+    if DEMO_PERSON not in scores:
+        return ""
+    return (
+        f"People differ: in the cross-validation this person's balanced accuracy was {scores[DEMO_PERSON]:.2f}, "
+        f"the median of all {len(scores)} people {statistics.median(scores.values()):.2f}."
+    )
 
 
 def spans(truth: Sequence[tuple[float, float, str]]) -> list[tuple[str, float, float]]:
@@ -499,11 +542,17 @@ def replay(options: argparse.Namespace, console: Console) -> int:
     from devices.xdf import XdfReplay
 
     check_outputs(options.estimates, options.record)
+    if options.end is not None and options.end <= (options.begin or 0.0):
+        raise UsageError(
+            f"--from {options.begin or 0:g} --to {options.end:g}: nothing lies between. Give a later --to."
+        )
     headless = options.headless or not has_display()
     speed = options.speed or (math.inf if headless else 1.0)
     device = XdfReplay(options.file, start=options.begin, stop=options.end, speed=speed)
+    if not device.streams and device.findings:
+        raise UsageError(f"{options.file}: no stream can be read. {device.findings[0]}")
     for finding in device.findings:
-        console.print(finding, style="yellow", markup=False)
+        console.print(finding, style="yellow")
     return run_session(
         [device],
         open_model(options.model),
@@ -528,7 +577,7 @@ def live(options: argparse.Namespace, console: Console) -> int:
         if uid and uid in taken:
             raise DeviceError(f"{address}: is the same stream as {taken[uid]}. Name each source once.")
         taken[uid] = address
-    console.print(RESEARCH_USE, markup=False)
+    console.print(RESEARCH_USE)
     return run_session(
         devices,
         model,
@@ -543,6 +592,7 @@ def live(options: argparse.Namespace, console: Console) -> int:
 
 def inspect(options: argparse.Namespace, console: Console) -> int:
     """Say what is in a recording."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
@@ -552,43 +602,45 @@ def inspect(options: argparse.Namespace, console: Console) -> int:
     from realtime.sources import choose, lacking
 
     streams = describe(options.file)
-    table = Table(title=Text(str(options.file)))
-    for heading in ("name", "type", "channels", "rate", "effective", "duration", "samples", "gaps", "clock offsets"):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("name", "type", "channels", "Hz", "effective", "seconds", "samples", "gaps", "offsets"):
+        table.add_column(
+            heading, overflow="fold", no_wrap=heading != "name", min_width=8 if heading == "name" else None
+        )
     for stream in streams:
         table.add_row(*(Text(cell) for cell in stream_row(stream)))
-    console.print(table)
+    console.print(table, soft_wrap=False, crop=False, width=max(console.width, 100))
+    for stream in streams:
+        low, high = stream.offset_range
+        offsets = f"; clock offsets {low * 1e3:+.3f} to {high * 1e3:+.3f} ms" if stream.offsets else ""
+        unit = f" [{stream.unit}]" if stream.unit else ""
+        console.print(f"{stream.name} ({stream.type}): {', '.join(stream.channels)}{unit}{offsets}")
     spec = load_bundle(Path(options.model) if options.model else default_bundle_folder()).manifest.window
     with XdfReplay(options.file) as device:
         for name, why in device.left_out:
-            console.print(f"not used: {name}: {why}", markup=False)
+            console.print(f"not used: {name}: {why}")
         for picked in choose(device.streams, spec).values():
-            console.print(f"{picked.kind.upper():<4} {picked.why}", markup=False)
+            console.print(f"{picked.kind.upper():<4} {picked.why}")
         for kind, why in lacking(device.streams, spec).items():
-            console.print(f"{kind.upper():<4} {why}", markup=False, style="yellow")
+            console.print(f"{kind.upper():<4} {why}", style="yellow")
         for finding in device.findings:
-            console.print(finding, style="yellow", markup=False)
+            console.print(finding, style="yellow")
     return 0
 
 
 def stream_row(stream: StreamSummary) -> tuple[str, ...]:
     """A stream as `insula inspect` shows it."""
 
-    def number(value: float, unit: str, digits: int = 1) -> str:
-        return f"{value:.{digits}f} {unit}" if math.isfinite(value) else "-"
-
-    shown = ", ".join(stream.channels[:8]) + (" …" if len(stream.channels) > 8 else "")
-    low, high = stream.offset_range
     return (
         stream.name,
         stream.type,
-        f"{len(stream.channels)}: {shown}" + (f" [{stream.unit}]" if stream.unit else ""),
-        f"{stream.rate:g} Hz" if stream.rate else "irregular",
-        number(stream.effective_rate, "Hz", 2),
-        number(stream.duration, "s"),
+        str(len(stream.channels)),
+        f"{stream.rate:g}" if stream.rate else "irregular",
+        f"{stream.effective_rate:.2f}" if math.isfinite(stream.effective_rate) else "-",
+        f"{stream.duration:.1f}" if math.isfinite(stream.duration) else "-",
         str(stream.samples),
         f"{stream.gaps} ({stream.gap_seconds:.1f} s)" if stream.gaps else "none",
-        f"{stream.offsets} ({low * 1e3:+.3f} to {high * 1e3:+.3f} ms)" if stream.offsets else "none",
+        str(stream.offsets) if stream.offsets else "none",
     )
 
 
@@ -617,8 +669,25 @@ def speed(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a number of seconds, 0 or more")
+    return value
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See `{self.prog} --help`.\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="insula",
         description="Live EEG and ECG in; signal quality and affect estimates out, with their uncertainty.",
         epilog=RESEARCH_USE,
@@ -626,7 +695,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"insula {installed_version()}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--model", metavar="BUNDLE", help="folder of a model bundle (default: the one that ships)")
     common.add_argument("--headless", action="store_true", help="no dashboard, even where there is a display")
     common.add_argument("--estimates", metavar="OUT.csv", help="write every estimate as a row")
@@ -640,13 +709,13 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("replay", parents=[common], help="a recorded XDF file through a model")
     one.add_argument("file", metavar="FILE.xdf")
     one.add_argument("--speed", type=speed, metavar="X|max", help="1 is real time (default: 1, max without dashboard)")
-    one.add_argument("--from", dest="begin", type=float, metavar="S", help="begin so many seconds into the recording")
-    one.add_argument("--to", dest="end", type=float, metavar="S", help="end so many seconds into the recording")
+    one.add_argument("--from", dest="begin", type=seconds, metavar="S", help="begin so many seconds into the recording")
+    one.add_argument("--to", dest="end", type=seconds, metavar="S", help="end so many seconds into the recording")
     one.set_defaults(run=replay)
 
     one = commands.add_parser("live", parents=[common], help="live sources through a model, for example lsl:type=EEG")
     one.add_argument("source", nargs="+", metavar="SOURCE", help="lsl:type=EEG, lsl:name=..., synthetic:, ...")
-    one.add_argument("--seconds", type=float, default=math.inf, metavar="S", help="stop after so many seconds")
+    one.add_argument("--seconds", type=seconds, default=math.inf, metavar="S", help="stop after so many seconds")
     one.set_defaults(run=live)
 
     one = commands.add_parser("inspect", help="what is in an XDF file, and what would be used as EEG and ECG")
@@ -660,19 +729,26 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def terminal() -> Console:
+    """Where results are printed: lines are never broken, so that paths can be copied and piped."""
+    from rich.console import Console
+
+    # Not a terminal: wide enough for every table.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    return Console(highlight=False, markup=False, soft_wrap=True, width=width)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. A fault of the user's or of a file's is one line and status 2."""
     options = parser().parse_args(arguments)
     try:
-        from rich.console import Console
-
         from devices.api import DeviceError
         from devices.xdf_format import XdfError
         from models.api import ModelError
         from realtime.remote import RemoteError
 
         try:
-            status: int = options.run(options, Console(highlight=False))
+            status: int = options.run(options, terminal())
         except (DeviceError, ModelError, XdfError, RemoteError, UsageError) as error:
             print(f"insula: {error}", file=sys.stderr)
             return 2

@@ -153,7 +153,8 @@ class Session:
     def follow(self, name: str, follower: Callable[[Estimate], None]) -> None:
         """Before `run`: call ``follower`` with every estimate, in order, from the model thread (outlet, CSV).
 
-        One that fails is an alarm under its ``name``, and called again with the next estimate.
+        A replay that is wound back gives them again. A follower that fails is an alarm under its ``name``, and called
+        again with the next estimate.
         """
         self._follow[name] = follower
 
@@ -458,8 +459,8 @@ class Session:
             if estimate.t_end > newest_kept:  # a rewound replay repeats itself to the last bit
                 newest_kept = estimate.t_end
                 self._entry(estimate)
-                for name, follower in self._follow.items():
-                    self._tell(name, follower, estimate)
+            for name, follower in self._follow.items():
+                self._tell(name, follower, estimate)
 
     def _ask(self, window: Window) -> Estimate:
         """The model's estimate; a withheld one when the model fails: signals and record are worth going on for."""
