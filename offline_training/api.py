@@ -48,6 +48,8 @@ class Source:
     url: str
     order: str
     """The confound that the design of the data cannot exclude, in one sentence."""
+    form: str
+    """The rate and depth of the samples trained on, and where they differ from what is replayed, in one sentence."""
 
 
 class DataSet(Protocol):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from models.bundle import Manifest
 from offline_training.api import Source
+
+AT_CHANCE = 0.55
+"""Balanced accuracy of one person up to which the card calls the model no better than chance for that person."""
 
 
 def card(manifest: Manifest, table: str, source: Source) -> str:
@@ -45,7 +50,7 @@ session falls back to the other kind, as the fused row does, or withholds. {cont
 ## Limits
 
 {manifest.limits[0].upper()}{manifest.limits[1:]}. {source.order[0].upper()}{source.order[1:]}. The EEG of the data \
-was cleaned by its authors (ICA); a live headset is noisier. \
+was cleaned by its authors (ICA); a live headset is noisier. {source.form[0].upper()}{source.form[1:]}. \
 Young adults in one laboratory. Research use, not a medical device.
 
 ## Data and licence
@@ -73,11 +78,22 @@ def contribution(manifest: Manifest) -> str:
 
 
 def demonstration(manifest: Manifest) -> str:
-    """What the bundle itself says of the person left out of its training, in a sentence."""
-    held = manifest.metrics["held_out_person"]
+    """What the bundle says of the person left out of its training, and how well that person was told apart, beside
+    the others, in cross-validation."""
+    held, people = manifest.metrics["held_out_person"], manifest.metrics["per_person"]
     assert isinstance(held, dict)
-    return (
-        f"Person {held['person']}, left out of the training of this bundle: mean {manifest.targets[0].name} "
-        f"{held['rest_last_minute']:.2f} in the last minute of rest, {held['mental_arithmetic']:.2f} in the minute of "
-        "mental arithmetic."
+    assert isinstance(people, dict)
+    who, name = held["person"], manifest.targets[0].name
+    low, high = held["rest_last_minute"], held["mental_arithmetic"]
+    own = people[who]["balanced_accuracy"]
+    usual = float(np.nanmedian([row["balanced_accuracy"] for row in people.values()]))
+    text = (
+        f"Person {who}, left out of the training and the calibration of this bundle (but not of the comparison of "
+        f"settings): mean {name} {low:.2f} in the last minute of rest, {high:.2f} in the minute of mental arithmetic. "
+        f"{who}'s own balanced accuracy in cross-validation is {own:.2f}; the median of all {len(people)} people is "
+        f"{usual:.2f}."
     )
+    if own <= AT_CHANCE:
+        rises = f", although the mean {name} rises" if high > low else ""
+        text += f" For this person the model is at chance at the threshold 0.5{rises}."
+    return text

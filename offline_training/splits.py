@@ -17,6 +17,8 @@ class Fold:
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+    aside: tuple[str, ...] = ()
+    """On neither side on purpose."""
 
     def __post_init__(self) -> None:
         both = sorted(set(self.train) & set(self.test))
@@ -27,7 +29,7 @@ class Fold:
 
     def rows(self, person: NDArray[np.str_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Row numbers of the training and of the test windows, given each window's person (n,)."""
-        strangers = sorted(set(person.tolist()) - set(self.train) - set(self.test))
+        strangers = sorted(set(person.tolist()) - set(self.train) - set(self.test) - set(self.aside))
         if strangers:
             raise TrainingError(f"fold: {', '.join(strangers)} are on neither side.")
         return np.flatnonzero(np.isin(person, self.train)), np.flatnonzero(np.isin(person, self.test))
@@ -41,3 +43,13 @@ def grouped_folds(people: Sequence[str], folds: int, seed: int) -> list[Fold]:
     shuffled = np.random.default_rng(seed).permutation(np.array(known))
     tests = [tuple(sorted(part.tolist())) for part in np.array_split(shuffled, folds)]
     return [Fold(train=tuple(code for code in known if code not in test), test=test) for test in tests]
+
+
+def without(folds: Sequence[Fold], who: str) -> list[Fold]:
+    """The same folds without one person, who is then neither trained on nor scored in any of them."""
+    left = []
+    for fold in folds:
+        train, test = (tuple(code for code in side if code != who) for side in (fold.train, fold.test))
+        if test:
+            left.append(Fold(train=train, test=test, aside=(*fold.aside, who)))
+    return left

@@ -27,6 +27,10 @@ SOURCE = Source(
     licence="ODC-By 1.0",
     url="https://physionet.org/content/eegmat/1.0.0/",
     order="rest always came first, so whatever drifts with time is part of what is measured",
+    form=(
+        "training used eegmat resampled to 128 Hz and stored as int16 counts of 0.1 uV, while the demonstration's "
+        "recording has the original 500 Hz"
+    ),
 )
 PHASES = (("1", "rest", 0.0), ("2", "mental arithmetic", 1.0))
 PAUSE = 60.0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +16,13 @@ from scipy import special
 from models.bundle import load_bundle
 from models.model import Model
 from models.runtimes import load_runtime
-from offline_training import default_bundle
+from offline_training import default_bundle, recipe
 from offline_training.api import TrainingError
 from offline_training.datasets import eegmat
 from offline_training.finetune import Settings, draw, embed, logits, train
 from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, prepare
-from offline_training.splits import grouped_folds
+from offline_training.report import demonstration
+from offline_training.splits import grouped_folds, without
 from realtime.windows import iter_windows
 
 TINY = Settings(layers=1, ffn=40, steps=3, people_per_step=2, baseline_windows=3, class_windows=2)
@@ -30,7 +34,7 @@ def built(tmp_path_factory, write_archive):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("built")
     write_archive(folder / "eegmat", people=4, rest=110, load=40)
-    bundle, figures = default_bundle.build(folder, folder / "bundle", settings=TINY, folds=2, held_out="03")
+    bundle, figures = recipe.build(folder, folder / "bundle", settings=TINY, folds=2, held_out="03")
     return folder, bundle, figures
 
 
@@ -59,6 +63,51 @@ def test_the_bundle_opens_and_says_what_was_measured_and_what_it_is_not(built):
         assert wanted.lower() in card.lower()
 
 
+def test_the_card_says_how_the_person_held_out_fares_beside_the_others_and_what_the_samples_were(built):
+    folder, bundle, _ = built
+    people = bundle.manifest.metrics["per_person"]
+    own = people["03"]["balanced_accuracy"]
+    usual = np.median([row["balanced_accuracy"] for row in people.values()])
+    card = (folder / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert (
+        f"03's own balanced accuracy in cross-validation is {own:.2f}; the median of all 4 people is {usual:.2f}"
+        in card
+    )
+    assert "128 Hz" in card
+    assert "int16" in card
+    assert "500 Hz" in card
+    assert "settings were compared by cross-validation over everyone, 03 included" in card
+
+
+@pytest.mark.parametrize(("own", "chance"), [(0.5, True), (0.9, False)])
+def test_a_person_at_chance_is_called_so_on_the_card(built, own, chance):
+    manifest = built[1].manifest
+    people = {who: {**row, "balanced_accuracy": 0.9} for who, row in manifest.metrics["per_person"].items()}
+    people["03"]["balanced_accuracy"] = own
+    held = {"person": "03", "rest_last_minute": 0.02, "mental_arithmetic": 0.19}
+    text = demonstration(replace(manifest, metrics={"per_person": people, "held_out_person": held}))
+    assert ("at chance at the threshold 0.5, although the mean arousal rises" in text) == chance
+    assert "median of all 4 people is 0.90" in text
+
+
+def test_the_labels_of_the_person_held_out_do_not_touch_the_calibration_that_ships(built):
+    folder, bundle, _ = built
+    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, "arousal")
+    start = draw(prepared, TINY, recipe.SEED)
+    folds = without(grouped_folds(prepared.people, 2, recipe.SEED), "03")
+
+    def calibrated_with_labels_turned_of(who):
+        label = np.where(prepared.person == who, 1 - prepared.label, prepared.label)
+        turned = replace(prepared, label=label)
+        outcome = recipe.cross_validate(turned, folds, TINY, start, None, compare=False)
+        assert sorted(set(outcome.person)) == ["00", "01", "02"]
+        return recipe.calibrations(outcome)
+
+    assert calibrated_with_labels_turned_of("03") == bundle.manifest.calibration
+    touched = calibrated_with_labels_turned_of("02")
+    assert all(touched[name] != shipped for name, shipped in bundle.manifest.calibration.items())
+
+
 def test_what_was_put_into_the_signals_is_learned_and_shuffled_labels_are_not(built):
     scores = built[2]["scores"]
     assert scores["fused"]["auroc"]["value"] > 0.9
@@ -78,7 +127,7 @@ def test_estimates_of_the_bundle_are_those_of_the_network_that_was_trained(built
         for window in iter_windows(recording.chunks, bundle.manifest.window, recording.streams):
             live[window.t_end] = model.update(window)
     prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, "arousal")
-    start = draw(prepared, TINY, default_bundle.SEED)
+    start = draw(prepared, TINY, recipe.SEED)
     trained = train(prepared, np.flatnonzero(prepared.person != "03"), TINY, start)
     rows = np.flatnonzero(prepared.person == "03")
     raw, used = logits(trained, prepared, rows, embed(trained.network, prepared, rows), (True, True))
@@ -104,10 +153,10 @@ def test_finished_folds_and_windows_are_taken_from_the_cache(built, tmp_path, mo
     settings = replace(TINY, steps=0)
 
     def measure():
-        prepared = default_bundle.windows(folder, tmp_path, "digest", ["00", "01", "02"])
+        prepared = recipe.windows(folder, tmp_path, "digest", ["00", "01", "02"])
         folds = grouped_folds(prepared.people, 3, seed=0)
         start = draw(prepared, settings, 0)
-        return default_bundle.cross_validate(prepared, folds, settings, start, tmp_path / "folds")
+        return recipe.cross_validate(prepared, folds, settings, start, tmp_path / "folds")
 
     first = measure()
     assert len(list((tmp_path / "folds").iterdir())) == 3
@@ -115,8 +164,8 @@ def test_finished_folds_and_windows_are_taken_from_the_cache(built, tmp_path, mo
     def must_not_be_called(*arguments):
         raise AssertionError("worked again")
 
-    monkeypatch.setattr(default_bundle, "prepare", must_not_be_called)
-    monkeypatch.setattr(default_bundle, "train", must_not_be_called)
+    monkeypatch.setattr(recipe, "prepare", must_not_be_called)
+    monkeypatch.setattr(recipe, "train", must_not_be_called)
     second = measure()
     assert first.raw.keys() == second.raw.keys()
     for name, value in first.raw.items():
@@ -142,3 +191,37 @@ def test_the_command_without_data_says_so_in_one_line_and_exits_with_2(tmp_path,
     assert captured.err.count("\n") == 1
     assert "eegmat" in captured.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_data_folder_that_does_not_exist_is_one_line_and_2(tmp_path, capsys):
+    assert default_bundle.main(["--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "nowhere" in captured.err
+
+
+def test_without_the_train_extra_the_command_says_what_to_install_and_exits_with_2(tmp_path):
+    # None in sys.modules is how Python itself marks a module that must not be found.
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'sklearn'))); "
+        "from offline_training.default_bundle import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == 'training needs torch, onnx, sklearn; install them with: pip install ".[train]"\n'
+
+
+def test_the_help_says_what_the_file_holds(tmp_path, write_archive, capsys):
+    write_archive(tmp_path, people=1, rest=20, load=20)
+    with pytest.raises(SystemExit) as stopped:
+        default_bundle.main(["--help"])
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert f"eegmat/{eegmat.FILE}" in told
+    with np.load(tmp_path / eegmat.FILE) as archive:
+        for name in archive.files:
+            assert re.sub(r"\d\d", "NN", name) in told
+            assert str(archive[name].dtype).replace("<U5", "str") in told
+    for wanted in ("last ECG", "0.1", "128", "PhysioNet"):
+        assert wanted in told

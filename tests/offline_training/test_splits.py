@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from offline_training.api import TrainingError
-from offline_training.splits import Fold, grouped_folds
+from offline_training.splits import Fold, grouped_folds, without
 
 PEOPLE = [f"{n:02d}" for n in range(28)]
 
@@ -45,3 +45,15 @@ def test_who_shares_a_fold_depends_on_the_seed_alone():
 def test_too_few_or_too_many_folds_are_refused(folds):
     with pytest.raises(TrainingError, match="28 people"):
         grouped_folds(PEOPLE, folds, seed=0)
+
+
+def test_folds_without_a_person_neither_train_on_nor_score_them_and_change_nothing_else():
+    folds = grouped_folds(PEOPLE, 7, seed=0)
+    left = without(folds, "05")
+    person = np.array(PEOPLE)
+    for fold, before in zip(left, folds, strict=True):
+        assert set(fold.train) == set(before.train) - {"05"}
+        assert set(fold.test) == set(before.test) - {"05"}
+        train, test = fold.rows(person)
+        assert "05" not in person[np.concatenate([train, test])]
+    assert len(without(grouped_folds(PEOPLE, 28, seed=0), "05")) == 27
