@@ -67,9 +67,12 @@ AddressesOverride = {127.0.0.1}
 [lab]
 KnownPeers = {127.0.0.1}
 [log]
-level = -2
+level = -3
 """
-"""Asks and answers on the loopback only, yet finds and is found by LSL programs of this machine that use defaults."""
+"""Asks and answers on the loopback only, yet finds and is found by LSL programs of this machine that use defaults.
+
+liblsl writes only what is fatal: that a source broke off is said by `LslDevice.problem`, not in the middle of a screen.
+"""
 
 _scope = ""
 _scope_lock = threading.Lock()

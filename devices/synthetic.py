@@ -1,7 +1,8 @@
 """EEG and ECG made up from a seed, for a session without hardware: ``synthetic:``, ``synthetic:ecg?bpm=72``.
 
 ``synthetic:eeg`` and ``synthetic:ecg`` give one stream, ``synthetic:`` both. Options follow a question mark and are
-joined by ``&``: ``seed``; for EEG ``channels`` (1 to 19), ``eeg_rate`` and ``alpha`` (uV); for ECG ``bpm`` and
+joined by ``&``: ``seed``; for EEG ``channels`` (1 to 19, all of 10-20 unless
+said), ``eeg_rate`` and ``alpha`` (uV); for ECG ``bpm`` and
 ``ecg_rate``. Sample n of a stream depends on the options alone, not on how often or how late it is read.
 """
 
@@ -46,7 +47,7 @@ HEART_NOISE = 8.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     seed: int = 0
-    channels: int = 8
+    channels: int = 19
     eeg_rate: int = 250
     alpha: float = 15.0
     """Mean amplitude of the 10 Hz rhythm at the back of the head, uV."""

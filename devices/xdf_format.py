@@ -57,7 +57,8 @@ class StreamSummary:
     rate: float
     """Hz, nominal."""
     effective_rate: float
-    """Hz, measured outside gaps; NaN for irregular streams and fewer than two samples."""
+    """Hz, intervals by the time from first to last sample, gaps included (pyxdf's ``effective_srate``, not dejittered);
+    NaN for irregular streams, fewer than two samples, and stamps that do not rise from first to last."""
     samples: int
     start: float
     stop: float
@@ -68,7 +69,7 @@ class StreamSummary:
     """What is missing in them altogether."""
     offsets: int
     offset_range: tuple[float, float]
-    """Smallest and largest clock offset, NaN without any."""
+    """Smallest and largest clock offset, NaN without any. Only what is used: a corrupt last one is left out."""
 
     @property
     def duration(self) -> float:
@@ -86,7 +87,7 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
     longest = max(0.5, 3.0 * interval)
     start = last = np.nan
     samples = gaps = 0
-    gap_steps = missing = 0.0
+    missing = 0.0
     for index in file.chunks_of(stream.id):
         times, _ = file.decode(int(index))
         if not len(times):
@@ -95,14 +96,11 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
         steps = np.diff(times, prepend=times[0] if samples == 0 else last)
         broken = steps[np.abs(steps) > longest]
         gaps += len(broken)
-        gap_steps += float(broken.sum())
         missing += float((broken[broken > 0] - interval).sum()) if len(broken) else 0.0
         samples += len(times)
         last = float(times[-1])
-    running = last - start - gap_steps
-    intervals = samples - 1 - gaps
-    regular = stream.rate > 0 and intervals > 0 and running > 0
-    pairs = file.offsets(stream.id)
+    regular = stream.rate > 0 and samples > 1 and last > start
+    pairs = file.used_offsets(stream.id)
     units = set(stream.units)
     return StreamSummary(
         id=stream.id,
@@ -112,7 +110,7 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
         unit=units.pop() if len(units) == 1 else ("mixed" if units else ""),
         format=stream.format,
         rate=stream.rate,
-        effective_rate=intervals / running if regular else np.nan,
+        effective_rate=(samples - 1) / (last - start) if regular else np.nan,
         samples=samples,
         start=start,
         stop=last,

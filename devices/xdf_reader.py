@@ -336,6 +336,15 @@ class XdfFile:
         """The recorded clock offsets (k, 2) as they are: time on the stream's clock, offset; seconds."""
         return np.array(self._offsets.get(stream_id, ()), dtype=np.float64).reshape(-1, 2)
 
+    def used_offsets(self, stream_id: int) -> NDArray[np.float64]:
+        """The same without the last one where it is corrupt: those that synchronise the stream."""
+        pairs = self.offsets(stream_id)
+        return pairs[:-1] if self._ends_corrupt(stream_id, pairs) else pairs
+
+    def _ends_corrupt(self, number: int, pairs: NDArray[np.float64]) -> bool:
+        beyond = 0 <= self._footer_counts.get(number, -1) < self._counts[number]
+        return beyond and last_is_corrupt(pairs[:, 0], pairs[:, 1])
+
     # -- decoding ----------------------------------------------------------------------------------------------------
 
     def decode(self, index: int, *, synchronised: bool = True) -> tuple[NDArray[np.float64], Values]:
@@ -486,8 +495,8 @@ class XdfFile:
     def _fit(self, number: int) -> list[tuple[int, Line]]:
         """Lines and the sample from which each holds; empty when there is nothing to correct."""
         pairs = self.offsets(number)
-        count = self._footer_counts.get(number, -1)
-        if 0 <= count < self._counts[number] and last_is_corrupt(pairs[:, 0], pairs[:, 1]):
+        if self._ends_corrupt(number, pairs):
+            count = self._footer_counts[number]
             pairs = pairs[:-1]
             self._limits[number] = count
             self._found(

@@ -14,6 +14,11 @@ LEAST_RATE = 100.0
 RENAMED = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
 """The 10-10 names of 10-20 positions, as the older names."""
 MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
+GENERIC = frozenset(
+    ("", "unknown", "signal", "signals", "biosignal", "biosignals", "exg", "misc", "other", "data", "raw", "mixed")
+)
+"""Kinds that do not say what is measured; unlike "acc" or "gaze", whose channels may be called as an electrode is."""
+MAX_NAMED = 3
 _PREFIX = re.compile(r"^EEG[ _:.-]+(?=.)")
 _SUFFIX = re.compile(r"[ _-]*-(REF|LE|RE|AR|AVG|A1A2|A1|A2|M1M2|M1|M2)$")
 _HEART = re.compile(r"^(?:ECG|EKG)\d*(?:[ _:.-]+(?:LEAD[ _:.-]*)?(\w+))?$")
@@ -56,8 +61,9 @@ def _bare(label: str) -> str:
 def choose(streams: Sequence[StreamInfo], spec: WindowSpec) -> dict[str, Picked]:
     """What feeds each kind of ``spec``; a kind that nothing can feed is left out, `lacking` says why.
 
-    The stream with the most channels of the spec is taken; among equals one that is of the kind itself (an ECG strap
-    before an ECG channel of an EEG amplifier), then the higher rate, then the first.
+    Streams of the kind itself are asked first, then those whose labels tell: of a `GENERIC` kind, and for ECG also EEG
+    (the ECG channel of an amplifier). Among several the most channels of the spec win, then the higher rate, then the
+    first.
     """
     return {one.kind: picked for one in spec.inputs if isinstance(picked := _pick(streams, one), Picked)}
 
@@ -71,31 +77,48 @@ def _pick(streams: Sequence[StreamInfo], spec: InputSpec) -> Picked | str:
     label = spec.kind.upper()
     found, refused = [], []
     for stream in streams:
-        if stream.kind != spec.kind and not (spec.kind == "ecg" and stream.kind == "eeg"):
+        by_labels = stream.kind != spec.kind
+        if by_labels and not (_generic(stream) or (spec.kind == "ecg" and stream.kind == "eeg")):
             continue
         columns = _columns(stream, spec)
         matching = sum(column >= 0 for column in columns)
-        if stream.kind != spec.kind and not matching:
+        if by_labels and not matching:
             continue
         if not stream.rate >= LEAST_RATE:
             refused.append(f"{stream.key} runs at {stream.rate:g} Hz, at least {LEAST_RATE:g} are needed")
         elif matching < max(1, spec.min_channels):
             refused.append(f"{stream.key} has {matching} of the model's channels, {spec.min_channels} are needed")
         else:
-            found.append((matching, stream, columns))
+            found.append(((stream.kind == spec.kind, matching, stream.rate), stream, columns))
     if not found:
         return f"no {label}: {'; '.join(refused)}" if refused else f"no {label}: no stream carries it"
-    matching, stream, columns = max(found, key=lambda f: (f[0], f[1].kind == spec.kind, f[1].rate))
+    (rank, stream, columns), *others = sorted(found, key=lambda f: f[0], reverse=True)  # equals keep their order
     scale, remark = _scale(stream, spec)
-    why = f"{label} from {stream.key}: {matching} of {len(columns)} channels at {stream.rate:g} Hz"
+    why = f"{label} from {stream.key}: {rank[1]} of {len(columns)} channels at {stream.rate:g} Hz"
     if len(columns) == 1:
         why = f"{label} from {stream.key}: channel {stream.channels[columns[0]]} at {stream.rate:g} Hz"
     absent = [name for name, column in zip(spec.channels, columns, strict=True) if column < 0]
     if absent:
         why += f", without {' '.join(absent)}"
-    if len(found) > 1:
-        why += f" (of {len(found)} candidates)"
-    return Picked(kind=spec.kind, stream=stream.key, columns=columns, scale=scale, rate=stream.rate, why=why + remark)
+    if stream.kind != spec.kind:
+        why += f", found by label only (its type is {stream.kind or 'empty'})"
+    why += remark
+    if others:
+        keys = [other.key for _, other, _ in others]
+        more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
+        why += f"; {', '.join(keys[:MAX_NAMED])}{more} left out: {_rule(rank, others[0][0], label)}"
+    return Picked(kind=spec.kind, stream=stream.key, columns=columns, scale=scale, rate=stream.rate, why=why)
+
+
+def _generic(stream: StreamInfo) -> bool:
+    return stream.kind.strip().lower() in GENERIC and stream.rate > 0
+
+
+def _rule(taken: tuple[bool, int, float], next_best: tuple[bool, int, float], label: str) -> str:
+    """What set the stream that was taken before the next best one."""
+    rules = (f"a stream of type {label} comes first", "most channels win", "the higher rate wins")
+    differing = (rule for rule, a, b in zip(rules, taken, next_best, strict=True) if a != b)
+    return next(differing, "of equals the first is taken")
 
 
 def _columns(stream: StreamInfo, spec: InputSpec) -> tuple[int, ...]:

@@ -229,7 +229,7 @@ def test_a_paced_replay_publishes_on_lsl_as_of_now(tmp_path):
     try:
         (info,) = pylsl.resolve_bypred("type='Affect' and name='insula'", timeout=30)
         inlet = pylsl.StreamInlet(info)
-        got = [inlet.pull_sample(20) + (pylsl.local_clock(),) for _ in range(6)]
+        got = [(*inlet.pull_sample(20), pylsl.local_clock()) for _ in range(6)]
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
@@ -294,12 +294,13 @@ def test_markers_alone_are_no_session(tmp_path):
 
 def table_of(said):
     """The rows of the table that inspect prints, cells by heading."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    heads = [*re.finditer(r"\S+", lines[0])]
+    lines = said.splitlines()
+    top = next(i for i, line in enumerate(lines) if "effective" in line)
+    heads = [*re.finditer(r"\S+", lines[top])]
     begins = [head.start() for head in heads] + [None]
-    cut = [[line[a:b].strip() for a, b in itertools.pairwise(begins)] for line in lines[2:]]
+    body = itertools.takewhile(str.strip, lines[top + 2 :])
     names = [head.group() for head in heads]
-    return [dict(zip(names, row, strict=True)) for row in itertools.takewhile(lambda row: row[4] and row[6], cut)]
+    return [dict(zip(names, (line[a:b].strip() for a, b in itertools.pairwise(begins)), strict=True)) for line in body]
 
 
 def test_inspect_shows_every_stream_and_what_would_be_used():

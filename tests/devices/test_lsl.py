@@ -318,6 +318,41 @@ except DeviceError as error:
     assert "put ,lan on its first" in refusal
 
 
+def test_a_source_that_is_killed_is_said_by_the_device_and_not_by_liblsl(tmp_path):
+    script = """
+import os, signal, sys
+from devices.api import open_device
+from devices.lsl import use_network
+use_network()
+with open_device(f"lsl:name={sys.argv[1]}") as device:
+    os.kill(int(sys.argv[2]), signal.SIGKILL)
+    for _ in range(100):
+        device.read(0.1)
+        if device.problem:
+            break
+    print(device.problem)
+"""
+    env = {name: value for name, value in os.environ.items() if name != "LSLAPICFG"}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "type": "EEG", "channels": 1, "rate": 100.0, "format": "float32"}
+    spec |= {"source_id": uuid.uuid4().hex, "labels": None, "texts": None, "samples": 0}
+    outlet = f"from devices.lsl import use_network\nuse_network()\n{SOURCE}"
+    command = [sys.executable, "-c", outlet, json.dumps(spec)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline()
+            command = [sys.executable, "-c", script, spec["name"], str(process.pid)]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=40, check=True
+            )
+        finally:
+            process.kill()
+    assert "the source has gone" in done.stdout
+    assert done.stderr == ""
+
+
 def test_a_new_offset_never_puts_a_sample_before_its_predecessor():
     stamps = Stamps(rate=1000.0, offset=0.0)
     times = []

@@ -8,6 +8,8 @@ from scipy.signal import find_peaks, welch
 
 from devices.api import DeviceError, open_device
 from devices.synthetic import Ecg, Eeg, Options, SyntheticDevice
+from models.bundle import default_bundle_folder, load_bundle
+from realtime.sources import choose
 
 
 class Clock:
@@ -74,7 +76,7 @@ def test_another_seed_is_another_signal_of_the_same_kind():
 
 
 def test_eeg_has_a_falling_background_and_alpha_at_the_back():
-    eeg = Eeg(Options(channels=19))
+    eeg = Eeg(Options())
     frequencies, power = welch(eeg.samples(0, 16000), 250.0, nperseg=1000, axis=0)
 
     def band(low, high):
@@ -98,10 +100,16 @@ def test_the_heart_beats_at_the_rate_that_was_asked_for(bpm, rate):
 
 def test_options_come_from_the_address():
     assert [stream.kind for stream in open_device("synthetic:").streams] == ["eeg", "ecg"]
-    (eeg,) = open_device("synthetic:eeg?channels=19&eeg_rate=500").streams
-    assert (len(eeg.channels), eeg.rate, eeg.unit) == (19, 500.0, "uV")
+    (eeg,) = open_device("synthetic:eeg?channels=8&eeg_rate=500").streams
+    assert (len(eeg.channels), eeg.rate, eeg.unit) == (8, 500.0, "uV")
     (ecg,) = open_device("synthetic:ecg?bpm=60.5&seed=3").streams
     assert (ecg.channels, ecg.rate, ecg.unit) == (("ECG",), 130.0, "uV")
+
+
+def test_unless_said_otherwise_its_eeg_is_all_that_the_default_model_looks_at():
+    bundle = load_bundle(default_bundle_folder())
+    feeds = choose(open_device("synthetic:").streams, bundle.manifest.window)
+    assert {kind: -1 in feed.columns for kind, feed in feeds.items()} == {"eeg": False, "ecg": False}
 
 
 @pytest.mark.parametrize("rest", ["emg", "eeg?colour=red", "ecg?bpm=fast", "ecg?bpm=1e9", "eeg?channels=nan"])

@@ -82,7 +82,40 @@ def test_most_channels_win_then_the_rate_then_the_first():
     )
     picked = choose([poor, slow, fast, late], SPEC)["eeg"]
     assert picked.stream == "fast"
-    assert "of 4 candidates" in picked.why
+    assert picked.why.endswith("; late, slow, poor left out: of equals the first is taken")
+    assert choose([slow, fast, poor], SPEC)["eeg"].why.endswith("; slow, poor left out: the higher rate wins")
+    assert choose([poor, slow], SPEC)["eeg"].why.endswith("; poor left out: most channels win")
+    assert "late, slow, poor and 1 more left out" in choose([poor, slow, fast, late, poor], SPEC)["eeg"].why
+
+
+@pytest.mark.parametrize("kind", ["", "unknown", "signal", "misc", "other", "data"])
+def test_a_stream_whose_type_says_nothing_is_found_by_its_labels(kind):
+    picked = choose([stream("pose", "acc", ["x", "y", "z"]), stream("amp", kind, [*CHANNELS, "ECG"])], SPEC)
+    assert (picked["eeg"].stream, picked["eeg"].columns) == ("amp", (0, 1, 2, 3, 4, 5))
+    assert (picked["ecg"].stream, picked["ecg"].columns) == ("amp", (6,))
+    for one in picked.values():
+        assert one.why.endswith(f" at 250 Hz, found by label only (its type is {kind or 'empty'})")
+
+
+@pytest.mark.parametrize("kind", ["acc", "gyro", "ppg", "gaze", "audio", "markers"])
+def test_a_stream_of_something_else_is_never_taken_whatever_its_labels(kind):
+    assert choose([stream("other", kind, [*CHANNELS, "ECG"])], SPEC) == {}
+
+
+def test_a_stream_whose_type_says_nothing_needs_labels_and_a_rate():
+    assert choose([stream("amp", "signal", ["1", "2", "3", "4"])], SPEC) == {}
+    assert choose([stream("amp", "signal", [*CHANNELS, "ECG"], rate=0.0)], SPEC) == {}
+    few = [stream("amp", "signal", CHANNELS[:3])]
+    assert lacking(few, SPEC)["eeg"] == "no EEG: amp has 3 of the model's channels, 4 are needed"
+
+
+def test_a_stream_of_the_kind_itself_comes_before_one_found_by_labels():
+    amp = stream("amp", "signal", [*CHANNELS, "ECG"], rate=1000.0)
+    cap, strap = stream("cap", "eeg", CHANNELS[:4]), stream("strap", "ecg", ["ch1"], rate=130.0)
+    picked = choose([amp, cap, strap], SPEC)
+    assert (picked["eeg"].stream, picked["ecg"].stream) == ("cap", "strap")
+    assert picked["eeg"].why.endswith("; amp left out: a stream of type EEG comes first")
+    assert picked["ecg"].why == "ECG from strap: channel ch1 at 130 Hz; amp left out: a stream of type ECG comes first"
 
 
 def test_an_ecg_channel_among_eeg_is_found_but_a_strap_comes_first():
