@@ -56,10 +56,16 @@ class Panel(look.Card):
         self.body.addWidget(self.area)
         self.chips: dict[tuple[str, str], QLabel] = {}
         self.quality: dict[str, tuple[Verdict, ...]] = {}
+        self.spelled: dict[str, str] = {}
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello() | Cleared():
+            case Hello(streams=streams):
+                # The model spells channels in its own way; on the screen they are called what the headset calls them.
+                self.spelled = {label.upper(): label for stream in streams for label in stream.channels}
+                self.quality = {}
+                self.dirty = True
+            case Cleared():
                 self.quality = {}
                 self.dirty = True
             case Estimated(quality=quality):
@@ -81,7 +87,7 @@ class Panel(look.Card):
         poor: list[str] = []
         for kind, verdict in verdicts:
             sign, word, colour = grade(verdict)
-            name = look.plain(verdict.channel, 10)
+            name = look.plain(self.spelled.get(verdict.channel.upper(), verdict.channel), 10)
             if kind != "eeg" and kind.upper() not in name.upper():
                 name = f"{look.plain(kind, 6).upper()} {name}"
             if verdict.score < GOOD:
