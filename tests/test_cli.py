@@ -81,7 +81,7 @@ def test_the_demo_tells_arithmetic_from_rest_and_its_table_says_so(demo):
         assert len(given) >= 45
         return np.mean(given)
 
-    assert mean(change, end) > mean(change - 60, change) + 0.1
+    assert mean(change, end) > mean(change - 60, change) + 0.05
 
 
 def test_the_first_minute_of_the_demo_is_withheld_and_says_why(demo):
