@@ -1,4 +1,4 @@
-"""The live path measured beside its peers: ``python tests/benchmarks/live.py [--seconds N] [--json OUT]``.
+"""The live path measured beside its peers: ``python tests/benchmarks/live.py [--seconds N] [--rounds N] [--json OUT]``.
 
 1. Writing a chunk of 32 samples x 64 channels into the ring, beside a plain slice copy into a buffer made beforehand,
    and beside rolling the whole buffer as MNE-LSL does, for 10, 60 and 300 s at 1 kHz.
@@ -313,6 +313,21 @@ def measure(contender, rate, channels, seconds):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def pooled(rounds):
+    """One contender's rounds as one: the median of each figure, counts added up."""
+    failed = [row for row in rounds if "failed" in row]
+    if failed:
+        return failed[0]
+
+    def merge(parts):
+        first = parts[0]
+        if isinstance(first, dict):
+            return {key: merge([part[key] for part in parts]) for key in first}
+        return sum(parts) if isinstance(first, int) else float(np.median(parts))
+
+    return merge(rounds)
+
+
 def judge(results):
     """[(target, figure, met)]; met is None where a contender is missing."""
     ring = results["ring_us"]
@@ -352,7 +367,9 @@ def show(results):
         for method, row in methods.items():
             print(f"{seconds + ' s':>10} {method:>12} {row['p50']:10.2f} {row['p99']:10.2f} {row['max']:10.2f}")
     for load, rows in results["live"].items():
-        print(f"\n{load}, chunks of {1e3 * CHUNK_SECONDS:g} ms: latency in ms, CPU of one core")
+        print(
+            f"\n{load}, chunks of {1e3 * CHUNK_SECONDS:g} ms, median of {results['rounds']} rounds: latency in ms, CPU"
+        )
         print(f"{'':>16} {'p50':>8} {'p99':>8} {'max':>8} {'CPU':>7} {'chunks':>7}")
         for contender, row in rows.items():
             if "failed" in row:
@@ -375,7 +392,10 @@ def show(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=30.0, help="measured for each contender, after the warm-up")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="measured for each contender in all rounds together"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="the contenders in turn, so often; medians are reported")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--feed", nargs=3, metavar=("NAME", "RATE", "CHANNELS"), help=argparse.SUPPRESS)
     parser.add_argument("--contend", nargs=4, metavar=("WHO", "NAME", "RATE", "CHANNELS"), help=argparse.SUPPRESS)
@@ -387,10 +407,22 @@ def main():
         who, name, rate, channels = wanted.contend
         print(json.dumps(contend(who, name, int(rate), int(channels), wanted.seconds)))
     else:
-        results = {"machine": machine(), "seconds": wanted.seconds, "ring_us": ring_writes(), "live": {}}
+        results = {
+            "machine": machine(),
+            "seconds": wanted.seconds,
+            "rounds": wanted.rounds,
+            "ring_us": ring_writes(),
+            "live": {},
+        }
         for rate, channels in LOADS:
-            rows = {who: measure(who, rate, channels, wanted.seconds) for who in CONTENDERS}
-            results["live"][f"{rate} Hz x {channels}"] = rows
+            # In turn, because the speed of a machine drifts.
+            turns = [
+                {who: measure(who, rate, channels, wanted.seconds / wanted.rounds) for who in CONTENDERS}
+                for _ in range(wanted.rounds)
+            ]
+            results["live"][f"{rate} Hz x {channels}"] = {
+                who: pooled([turn[who] for turn in turns]) for who in CONTENDERS
+            }
         results["targets"] = judge(results)
         show(results)
         if wanted.json:
