@@ -78,6 +78,31 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True)
+class Clock:
+    """The clock of a stream's source was measured against the session clock; a device says so every 5 s or so.
+
+    ``time`` is when, on the session clock. ``offset`` (seconds, to be added to the source's own stamps) and its
+    ``uncertainty`` (one standard deviation, seconds; NaN when unknown) are what was measured; ``residual`` is what of
+    it the stamps that were given out at that time did not yet contain.
+    """
+
+    stream: str
+    time: float
+    offset: float
+    uncertainty: float
+    residual: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something of note has happened to a source at ``time`` on the session clock: one line, recorded and shown."""
+
+    stream: str
+    time: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The session clock has reached ``time``: windows whose deadline is past are cut without what is missing.
 
@@ -100,11 +125,16 @@ class End:
     reason: str = ""
 
 
-Item = Chunk | Events | Tick | Rewind | End
+Item = Chunk | Events | Clock | Notice | Tick | Rewind | End
 
 
 class Device(Protocol):
-    """A source. A context manager; ``read`` is called from one thread only."""
+    """A source. A context manager; ``read`` is called from one thread only.
+
+    It may also have, readable from any thread: ``problem``, one line while something is wrong with it, else "";
+    ``greeting``, what the researcher must know to use it, said once at the start and never recorded;
+    ``identity``, texts by name (host, uid, serial, firmware) for the record's description.
+    """
 
     @property
     def streams(self) -> Sequence[StreamInfo]: ...
@@ -149,10 +179,29 @@ class Transport(Protocol):
 
     def set_speed(self, speed: float) -> None: ...
 
+    @property
+    def looping(self) -> bool:
+        """Whether the end is followed by the start, with a `Rewind` between, instead of `End`."""
+        ...
+
+    def set_loop(self, on: bool) -> None: ...
+
+    def step(self, seconds: float) -> None:
+        """Pause, and deliver the next ``seconds`` of the recording at once."""
+        ...
+
     def seek(self, time: float) -> None:
         """Go on at ``time``. Everything before it is still delivered, unpaced, so that state (filters, resting
         baseline) is what it would have been; going backwards yields `Rewind` first."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A source that is there: the address that opens it, and what it is, in a line of text from outside."""
+
+    address: str
+    what: str
 
 
 def schemes() -> list[str]:
@@ -171,6 +220,17 @@ def _source(origin: str) -> str:
     from pathlib import Path
 
     return Path(origin).read_text(encoding="utf-8")
+
+
+def discover(scheme: str, seconds: float) -> list[Found]:
+    """What of a scheme is there right now, looking for at most ``seconds``; empty for schemes that cannot look.
+
+    ``devices/<scheme>.py`` may have ``discover(seconds)`` for this. Raises DeviceError in words, also when a package
+    that it needs is missing.
+    """
+    module = importlib.import_module(f"devices.{scheme}")
+    found: list[Found] = module.discover(seconds) if hasattr(module, "discover") else []
+    return found
 
 
 def open_device(address: str) -> Device:

@@ -120,6 +120,8 @@ class XdfReplay:
         self._speed = 1.0
         self._playing = True
         self._goal: float | None = None
+        self._step = 0.0
+        self._looping = False
         self._anchor_is_old = False
         self.set_speed(speed)
         self._begin_again()
@@ -320,6 +322,7 @@ class XdfReplay:
         """What is due, at most about half a second of signal; waits up to ``timeout`` seconds for it."""
         with self._lock:
             goal, self._goal = self._goal, None
+            step, self._step = self._step, 0.0
             playing, speed = self._playing, self._speed
             if self._anchor_is_old:
                 self._anchor = None
@@ -331,6 +334,8 @@ class XdfReplay:
             self._unpaced = goal
             if back:
                 return [Rewind()]
+        if step:
+            self._unpaced = max(self._unpaced, self._position) + step
         deadline = self._now() + timeout
         batch: list[Item] = []
         first = np.nan
@@ -340,6 +345,9 @@ class XdfReplay:
                 self._head = head if np.isfinite(head[0]) else (self._position, head[1])
             if self._head is None:
                 if not self._over and not batch:
+                    if self._looping:
+                        self._begin_again()
+                        return [Rewind()]
                     self._over = True
                     self._position = self._stop
                     return [End()]
@@ -415,6 +423,21 @@ class XdfReplay:
             raise ValueError(f"a speed is above 0, not {speed}")
         with self._lock:
             self._speed = speed
+            self._anchor_is_old = True
+
+    @property
+    def looping(self) -> bool:
+        return self._looping
+
+    def set_loop(self, on: bool) -> None:
+        self._looping = on
+
+    def step(self, seconds: float) -> None:
+        if not 0.0 < seconds < np.inf:
+            raise ValueError(f"a step is a time above 0, not {seconds}")
+        with self._lock:
+            self._playing = False
+            self._step += seconds
             self._anchor_is_old = True
 
     def seek(self, time: float) -> None:

@@ -22,7 +22,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from devices.api import Chunk, Device, DeviceError, End, Events, Item, Rewind, StreamInfo, Tick, Transport
+from devices.api import (
+    Chunk,
+    Clock,
+    Device,
+    DeviceError,
+    End,
+    Events,
+    Item,
+    Notice,
+    Rewind,
+    StreamInfo,
+    Tick,
+    Transport,
+)
 from devices.xdf_format import XdfError
 from models.api import Estimate, Window
 from models.model import Model
@@ -643,6 +656,6 @@ def _unique_keys(devices: Sequence[Device], taken: set[str]) -> tuple[tuple[Stre
 
 
 def _renamed(item: Item, keys: dict[str, str]) -> Item:
-    if keys and isinstance(item, Chunk | Events) and item.stream in keys:
+    if keys and isinstance(item, Chunk | Events | Clock | Notice) and item.stream in keys:
         return replace(item, stream=keys[item.stream])
     return item
