@@ -6,7 +6,9 @@ was. Format: https://github.com/sccn/xdf/wiki/Specifications.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import mmap
 import struct
 from array import array
@@ -23,6 +25,7 @@ from devices.xdf_layout import (
     BOUNDARY,
     FORMATS,
     MAGIC,
+    MAX_XML,
     TAG_BOUNDARY,
     TAG_FILE_HEADER,
     TAG_OFFSET,
@@ -33,15 +36,21 @@ from devices.xdf_layout import (
     child_text,
     parse_xml,
 )
+from devices.xdf_scan import OFFSET, REFUSED, TEXTS, gather, scan
 from devices.xdf_sync import Line, last_is_corrupt, robust_line, segments
 
 Values: TypeAlias = NDArray[np.generic]
 """(n, channels): the stream's number format, or objects that are str."""
 
-MAX_CHANNELS = 65_536  # in all streams together: a header costs memory by what it claims
+MAX_CHANNELS = 65_536
+"""In all streams together, a stream without channels as one: a header costs memory by what it claims."""
 MAX_STRING = 1 << 20
 MAX_FINDINGS = 100
-_ROW = 5  # stream, offset, begin, end, n: one row of the index while it is built
+BLOCK = 32 << 20
+"""Bytes of the file that are in this process's memory at a time, about: pages of a map count as its own."""
+_PAGES = 1 << 16  # what the system maps around a byte that is asked for
+_FEW = 500  # chunks that are indexed one by one, before it is worth the inner loop's start
+_ROWS = 1 << 16
 
 
 class _DamageError(Exception):
@@ -73,9 +82,8 @@ class XdfStream:
         return child_text(parse_xml(self.header), f"desc/{path}")
 
 
-def _stream(number: int, raw: bytes, most: int) -> XdfStream:
+def _stream(number: int, header: str, most: int) -> XdfStream:
     """The stream of one header; raises _DamageError in words when samples could not be read with it."""
-    header = raw.decode("utf-8", "replace")
     try:
         root = parse_xml(header)
     except ValueError as error:
@@ -88,7 +96,7 @@ def _stream(number: int, raw: bytes, most: int) -> XdfStream:
         raise _DamageError("header has no usable channel_count or nominal_srate") from None
     if fmt != "string" and fmt not in FORMATS:
         raise _DamageError(f"channel format {fmt[:20]!r} is not one of XDF's")
-    if not 0 <= count <= most:
+    if count < 0 or max(1, count) > most:
         raise _DamageError(f"{count} channels are not believable")
     if not (np.isfinite(rate) and rate >= 0.0):
         rate = 0.0
@@ -123,13 +131,21 @@ class XdfFile:
         self._headers: dict[int, XdfStream] = {}
         self.streams = MappingProxyType(self._headers)
         self._refused: set[int] = set()
-        self._offsets: dict[int, array[float]] = {}
+        self._claimed = 0
+        self._layouts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._row_ids: array[int] = array("I")
+        self._row_at: array[int] = array("q")
+        self._row_n: array[int] = array("q")
+        self._offset_ids: array[int] = array("I")
+        self._offset_pairs: array[float] = array("d")
+        self._touched = self._reached = 0
         self._footer_counts: dict[int, int] = {}
         self._lines: dict[int, list[tuple[int, Line]]] = {}
         self._limits: dict[int, int] = {}
         self._last_stamps: dict[int, float] = {}
         self._bad: set[int] = set()
         self._map = self._open()
+        self._raw = np.frombuffer(self._map, np.uint8)
         try:
             self._index()
         except BaseException:
@@ -181,10 +197,20 @@ class XdfFile:
 
     def _index(self) -> None:
         size = len(self._map)
-        rows: array[int] = array("q")
-        early: list[tuple[int, int, int, int]] = []
+        early: array[int] = array("q")
+        rows = np.empty((_ROWS, 3), dtype=np.int64)
+        taken = dropped = 0
         at = len(MAGIC)
         while at < size:
+            if taken >= _FEW:
+                begin = at
+                at, used = scan(self._raw, at, at + BLOCK, *self._known(), rows)
+                self._enter(rows[:used])
+                if at - dropped > BLOCK:
+                    self._drop()
+                    dropped = at
+                if at > begin:
+                    continue
             end = at
             try:
                 try:
@@ -195,8 +221,9 @@ class XdfFile:
                     left = size - content
                     raise _DamageError(f"a chunk says it has {length} bytes, the file has {left} left (cut off?)")
                 end = content + length
-                self._take(at, content, end, rows, early)
+                self._take(at, content, end, early)
                 at = end
+                taken += 1
             except _DamageError as damage:
                 # The length may be right and only the content wrong: then the next chunk follows at once.
                 if end > at and self._plausible(end, size):
@@ -209,24 +236,77 @@ class XdfFile:
                     break
                 self._found(at, f"{damage}; goes on at byte {boundary + len(BOUNDARY)}")
                 at = boundary + len(BOUNDARY)
-        for number, offset, content, end in early:  # samples that came before their header
+        for offset in early:  # samples that came before their header
+            length, content = self._varlen(offset, size)
             try:
-                self._samples(number, offset, content, end, rows, None)
+                self._samples(offset, content, content + length, None)
             except _DamageError as damage:
                 self._found(offset, f"{damage}; chunk left out")
-        table = np.frombuffer(rows, dtype=np.int64).reshape(-1, _ROW)
-        self._table = table[np.argsort(table[:, 1], kind="stable")] if early else table
-        self._first = np.zeros(len(self._table), dtype=np.int64)
+        self._group(bool(early))
+        self._drop()
+
+    def _group(self, in_disorder: bool) -> None:
+        """From rows to what is asked for: chunks in file order, those of each stream, and the samples before each."""
+        self._ids = np.frombuffer(self._row_ids, dtype=np.uint32)
+        self._at = np.frombuffer(self._row_at, dtype=np.int64)
+        self._n = np.frombuffer(self._row_n, dtype=np.int64)
+        if in_disorder:
+            order = np.argsort(self._at, kind="stable")
+            self._ids, self._at, self._n = self._ids[order], self._at[order], self._n[order]
+        numbers = sorted(self._headers)
+        order = np.argsort(self._ids, kind="stable")
+        edges = np.searchsorted(self._ids, [*numbers, 1 << 32], sorter=order)
+        self._first = np.zeros(len(self._ids), dtype=np.int64)
         self._chunks: dict[int, NDArray[np.int64]] = {}
         self._counts: dict[int, int] = {}
-        for number in self._headers:
-            own = np.flatnonzero(self._table[:, 0] == number)
-            ends = np.cumsum(self._table[own, 4])
+        for number, (begin, end) in zip(numbers, itertools.pairwise(edges.tolist()), strict=True):
+            own = order[begin:end]
+            ends = np.cumsum(self._n[own])
             self._chunks[number] = own
-            self._first[own] = ends - self._table[own, 4]
+            self._first[own] = ends - self._n[own]
             self._counts[number] = int(ends[-1]) if len(own) else 0
+        ids = np.frombuffer(self._offset_ids, dtype=np.uint32)
+        pairs = np.frombuffer(self._offset_pairs, dtype=np.float64).reshape(-1, 2)
+        order = np.argsort(ids, kind="stable")
+        edges = np.searchsorted(ids, [*numbers, 1 << 32], sorter=order)
+        self._offsets = {
+            number: pairs[order[begin:end]]
+            for number, (begin, end) in zip(numbers, itertools.pairwise(edges.tolist()), strict=True)
+        }
 
-    def _take(self, at: int, content: int, end: int, rows: array[int], early: list[tuple[int, int, int, int]]) -> None:
+    def _known(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Stream ids in ascending order, their channels and the bytes of a sample's numbers, for the inner loop."""
+        if self._layouts is None:
+            numbers = sorted(self._headers)
+            channels = [len(self._headers[number].channels) for number in numbers]
+            widths = [
+                REFUSED
+                if number in self._refused
+                else TEXTS
+                if self._headers[number].format == "string"
+                else count * FORMATS[self._headers[number].format].itemsize
+                for number, count in zip(numbers, channels, strict=True)
+            ]
+            self._layouts = np.array(numbers, np.int64), np.array(channels, np.int64), np.array(widths, np.int64)
+        return self._layouts
+
+    def _enter(self, rows: NDArray[np.int64]) -> None:
+        """Samples and clock offsets that the inner loop has found."""
+        is_offset = rows[:, 2] == OFFSET
+        for number, begin, _ in rows[is_offset].tolist():
+            self._offset(number, begin)
+        rows = rows[~is_offset]
+        self._row_ids.frombytes(rows[:, 0].astype(np.uint32).tobytes())
+        self._row_at.frombytes(rows[:, 1].tobytes())
+        self._row_n.frombytes(rows[:, 2].tobytes())
+
+    def _drop(self) -> None:
+        """Take the file's pages out of this process's memory; the system still has them."""
+        self._touched = 0
+        if hasattr(self._map, "madvise"):  # Windows trims by itself
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def _take(self, at: int, content: int, end: int, early: array[int]) -> None:
         """One chunk whose length fits into the file."""
         m = self._map
         tag = int.from_bytes(m[content : content + 2], "little")
@@ -238,53 +318,65 @@ class XdfFile:
                 raise _DamageError("chunk too short for its stream id")
             number = int.from_bytes(m[content + 2 : begin], "little")
         if tag == TAG_SAMPLES:
-            self._samples(number, at, begin, end, rows, early)
+            self._samples(at, content, end, early)
         elif tag == TAG_OFFSET:
             if end - begin != 16:
                 raise _DamageError(f"clock offset of {end - begin} bytes instead of 16")
-            pair = struct.unpack("<2d", m[begin:end])
-            if all(np.isfinite(pair)):
-                self._offsets.setdefault(number, array("d")).extend(pair)
-            else:
-                self._found(at, f"clock offset of stream {number} is not finite; left out")
+            self._offset(number, begin)
         elif tag == TAG_STREAM_HEADER:
-            self._header(number, at, m[begin:end])
+            self._header(number, at, begin, end)
         elif tag == TAG_STREAM_FOOTER:
-            try:
-                footer = parse_xml(m[begin:end].decode("utf-8", "replace"))
-                self._footer_counts[number] = int(child_text(footer, "sample_count") or -1)
-            except ValueError as error:
-                self._found(at, f"footer of stream {number} is not readable ({error}); left out")
+            self._footer(number, at, begin, end)
         elif tag == TAG_BOUNDARY:
             if m[begin:end] != BOUNDARY:
                 raise _DamageError("boundary chunk without its signature")
         elif tag != TAG_FILE_HEADER:
             raise _DamageError(f"unknown chunk tag {tag}")
 
-    def _header(self, number: int, at: int, raw: bytes) -> None:
-        try:
-            stream = _stream(number, raw, MAX_CHANNELS - sum(len(s.channels) for s in self._headers.values()))
-        except _DamageError as damage:
-            self._found(at, f"stream {number}: {damage}; its samples are left out")
-            self._refused.add(number)
+    def _offset(self, number: int, begin: int) -> None:
+        pair = struct.unpack("<2d", self._map[begin : begin + 16])
+        if math.isfinite(pair[0]) and math.isfinite(pair[1]):
+            self._offset_ids.append(number)
+            self._offset_pairs.extend(pair)
+        else:
+            self._found(begin, f"clock offset of stream {number} is not finite; left out")
+
+    def _footer(self, number: int, at: int, begin: int, end: int) -> None:
+        if number not in self._headers and len(self._footer_counts) >= MAX_CHANNELS:
             return
-        known = self._headers.setdefault(number, stream)
-        if known is not stream:
+        try:
+            footer = parse_xml(self._xml(begin, end))
+            self._footer_counts[number] = int(child_text(footer, "sample_count") or -1)
+        except ValueError as error:
+            self._found(at, f"footer of stream {number} is not readable ({error}); left out")
+
+    def _xml(self, begin: int, end: int) -> str:
+        if end - begin > 4 * MAX_XML:  # not even copied: no character takes more than four bytes
+            raise ValueError(f"{end - begin} bytes of XML")
+        return self._map[begin:end].decode("utf-8", "replace")
+
+    def _header(self, number: int, at: int, begin: int, end: int) -> None:
+        self._layouts = None
+        try:
+            stream = _stream(number, self._xml(begin, end), MAX_CHANNELS - self._claimed)
+        except (_DamageError, ValueError) as damage:
+            self._found(at, f"stream {number}: {damage}; its samples are left out")
+            if len(self._refused) < MAX_CHANNELS:
+                self._refused.add(number)
+            return
+        known = self._headers.get(number)
+        if known is None:
+            self._headers[number] = stream
+            self._claimed += max(1, len(stream.channels))
+        else:
             same = (known.format, len(known.channels)) == (stream.format, len(stream.channels))
             self._found(at, f"stream {number} has a second header; " + ("ignored" if same else "its samples left out"))
             if not same:
                 self._refused.add(number)
 
-    def _samples(
-        self,
-        number: int,
-        at: int,
-        begin: int,
-        end: int,
-        rows: array[int],
-        early: list[tuple[int, int, int, int]] | None,
-    ) -> None:
+    def _samples(self, at: int, content: int, end: int, early: array[int] | None) -> None:
         """Enter a Samples chunk into the index after checking that its count can be true."""
+        number = int.from_bytes(self._map[content + 2 : content + 6], "little")
         if number in self._refused:
             return
         stream = self._headers.get(number)
@@ -292,22 +384,25 @@ class XdfFile:
             if early is None:
                 self._found(at, f"samples of stream {number}, which has no header; left out")
             else:
-                early.append((number, at, begin, end))
+                early.append(at)
             return
         try:
-            n, first = self._varlen(begin, end)
+            n, first = self._varlen(content + 6, end)
         except _DamageError:
             raise _DamageError(f"samples of stream {number} without their count") from None
         room = end - first
         if stream.format == "string":
-            # A string is at least its length: one byte of width, one of value.
-            fits = n * (1 + 2 * len(stream.channels)) <= room
+            # A text is at least its length: one byte of width, one of value.
+            fits = n * (1 + 2 * len(stream.channels)) <= room and (n > 0 or room == 0)
         else:
             spare = room - n * (1 + len(stream.channels) * FORMATS[stream.format].itemsize)
             fits = 0 <= spare <= 8 * n and spare % 8 == 0
         if not fits:
             raise _DamageError(f"{n} samples of stream {number} do not fit {room} bytes")
-        rows.extend((number, at, first, end, n))
+        if n:
+            self._row_ids.append(number)
+            self._row_at.append(at)
+            self._row_n.append(n)
 
     # -- what there is -----------------------------------------------------------------------------------------------
 
@@ -318,12 +413,11 @@ class XdfFile:
 
     def __len__(self) -> int:
         """Samples chunks."""
-        return len(self._table)
+        return len(self._ids)
 
     def chunk(self, index: int) -> tuple[int, int, int]:
         """Stream id, byte offset and number of samples of one chunk."""
-        row = self._table[index]
-        return int(row[0]), int(row[1]), int(row[4])
+        return int(self._ids[index]), int(self._at[index]), int(self._n[index])
 
     def chunks_of(self, stream_id: int) -> NDArray[np.int64]:
         """The numbers of a stream's chunks, in file order."""
@@ -334,7 +428,7 @@ class XdfFile:
 
     def offsets(self, stream_id: int) -> NDArray[np.float64]:
         """The recorded clock offsets (k, 2) as they are: time on the stream's clock, offset; seconds."""
-        return np.array(self._offsets.get(stream_id, ()), dtype=np.float64).reshape(-1, 2)
+        return self._offsets.get(stream_id, np.empty((0, 2))).copy()
 
     def used_offsets(self, stream_id: int) -> NDArray[np.float64]:
         """The same without the last one where it is corrupt: those that synchronise the stream."""
@@ -353,19 +447,31 @@ class XdfFile:
         ``synchronised`` puts the stamps on the recorder's clock by the clock offsets. A chunk whose content turns out
         to be damaged gives no samples and one finding.
         """
-        row = self._table[index]
-        stream = self._headers[int(row[0])]
+        number, offset, n = self.chunk(index)
+        stream = self._headers[number]
         try:
             if index in self._bad:
                 raise _DamageError
-            times, values = self._decode(index, stream, int(row[2]), int(row[3]), int(row[4]))
+            times, values = self._decode(index, stream, *self._content(index), n)
         except _DamageError as damage:
             if index not in self._bad:
                 self._bad.add(index)
-                self._found(int(row[1]), f"{damage} in samples of stream {stream.id}; chunk left out")
+                self._found(offset, f"{damage} in samples of stream {stream.id}; chunk left out")
             kind = np.dtype(object) if stream.format == "string" else FORMATS[stream.format]
             return np.empty(0), np.empty((0, len(stream.channels)), kind)
         return self._synchronise(stream.id, int(self._first[index]), times, values) if synchronised else (times, values)
+
+    def _content(self, index: int) -> tuple[int, int]:
+        """First byte of a chunk's samples and the byte after them; sees to it that not too much stays in memory."""
+        at = int(self._at[index])
+        length, content = self._varlen(at, len(self._map))
+        end = content + length
+        _, begin = self._varlen(content + 6, end)
+        if self._touched > BLOCK:
+            self._drop()
+        self._touched += end - at if abs(at - self._reached) < _PAGES else end - at + _PAGES
+        self._reached = end
+        return begin, end
 
     def _decode(
         self, index: int, stream: XdfStream, begin: int, end: int, n: int
@@ -412,14 +518,14 @@ class XdfFile:
 
     def _last_before(self, index: int) -> float:
         """The last stamp of the stream before this chunk, for a chunk that begins with an omitted stamp."""
-        stream = self._headers[int(self._table[index, 0])]
+        stream = self._headers[int(self._ids[index])]
         own = self._chunks[stream.id]
         place = int(np.searchsorted(own, index)) - 1
         chain = []
         while place >= 0 and (k := int(own[place])) not in self._last_stamps:
             chain.append(k)
             # A chunk that begins with an explicit stamp stands on its own.
-            if self._table[k, 4] and self._map[int(self._table[k, 2])] == 8:
+            if self._map[self._content(k)[0]] == 8:
                 break
             place -= 1
         for k in reversed(chain):
@@ -459,18 +565,50 @@ class XdfFile:
         """All stamps (n,) and values (n, channels) of a stream."""
         if stream_id not in self._headers:
             raise XdfError(f"{self.path}: no stream {stream_id}. There are {sorted(self._headers)}.")
+        stream = self._headers[stream_id]
+        if stream.format != "string":
+            return self._read_numbers(stream, synchronised=synchronised)
         parts = [self.decode(int(k), synchronised=synchronised) for k in self._chunks[stream_id]]
         if not parts:
-            stream = self._headers[stream_id]
-            kind = np.dtype(object) if stream.format == "string" else FORMATS[stream.format]
-            return np.empty(0), np.empty((0, len(stream.channels)), kind)
+            return np.empty(0), np.empty((0, len(stream.channels)), object)
         return np.concatenate([times for times, _ in parts]), np.concatenate([values for _, values in parts])
+
+    def _read_numbers(self, stream: XdfStream, *, synchronised: bool) -> tuple[NDArray[np.float64], Values]:
+        own, count = self._chunks[stream.id], self._counts[stream.id]
+        plain, channels = FORMATS[stream.format], len(stream.channels)
+        width = channels * plain.itemsize
+        raw_times, raw_values = np.empty(8 * count, np.uint8), np.empty(width * count, np.uint8)
+        firsts, begins = self._first[own], self._at[own]
+        odd = np.zeros(len(own), dtype=np.bool_)
+        a = 0
+        while a < len(own):  # a block of the file at a time
+            b = max(a + 1, int(np.searchsorted(begins, begins[a] + BLOCK)))
+            p = int(firsts[a])
+            gather(self._raw, begins[a:b], width, raw_times[8 * p :], raw_values[width * p :], odd[a:b])
+            self._drop()
+            a = b
+        times = raw_times.view("<f8").astype(np.float64, copy=False)
+        values = raw_values.view(plain.newbyteorder("<")).astype(plain, copy=False).reshape(count, channels)
+        kept = np.ones(count, dtype=np.bool_) if odd.any() else None
+        for k in np.flatnonzero(odd).tolist():
+            place = slice(int(firsts[k]), int(firsts[k] + self._n[own[k]]))
+            some_times, some_values = self.decode(int(own[k]), synchronised=False)
+            if len(some_times):
+                times[place], values[place] = some_times, some_values
+            elif kept is not None:
+                kept[place] = False
+        if synchronised:
+            times, values = self._synchronise(stream.id, 0, times, values)
+        if kept is not None and not kept.all():
+            kept = kept[: len(times)]
+            times, values = times[kept], values[kept]
+        return times, values
 
     def chunks(self, *, synchronised: bool = True) -> Iterator[tuple[int, NDArray[np.float64], Values]]:
         """Stream id, stamps and values of every chunk, in file order."""
         for index in range(len(self)):
             times, values = self.decode(index, synchronised=synchronised)
-            yield int(self._table[index, 0]), times, values
+            yield int(self._ids[index]), times, values
 
     # -- one clock ---------------------------------------------------------------------------------------------------
 
@@ -500,7 +638,7 @@ class XdfFile:
             pairs = pairs[:-1]
             self._limits[number] = count
             self._found(
-                int(self._table[int(self._chunks[number][-1])][1]),
+                int(self._at[self._chunks[number][-1]]),
                 f"the last clock offset of stream {number} is corrupt; {self._counts[number] - count} samples beyond "
                 "its footer's count are left out",
             )
@@ -543,7 +681,10 @@ class XdfFile:
         return (ends[0], ends[1]) if len(ends) == 2 else None
 
     def close(self) -> None:
-        self._map.close()
+        self._raw = np.empty(0, np.uint8)
+        # A map cannot be closed while something looks into it, such as the frame of an error; it goes with the last.
+        with contextlib.suppress(BufferError):
+            self._map.close()
 
     def __enter__(self) -> Self:
         return self

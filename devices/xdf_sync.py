@@ -31,7 +31,12 @@ class Line:
         """``times`` (n,) on the recorder's clock. A line of zero leaves them as they are, to the last bit."""
         if self.middle == 0.0 and self.slope == 0.0:
             return times
-        return times + (self.middle + self.slope * (times - self.centre))
+        # times + (middle + slope * (times - centre)), in one array only
+        moved = times - self.centre
+        moved *= self.slope
+        moved += self.middle
+        moved += times
+        return moved
 
 
 def _glitches(steps: NDArray[np.float64], deviations: float, seconds: float) -> NDArray[np.bool_]:
