@@ -12,9 +12,14 @@ import numpy as np
 
 from devices.xdf_layout import (
     AFFECT_TYPE,
+    EVENT_ALARM,
+    EVENT_CLOCK,
     EVENT_LOST,
+    EVENT_NOTE,
+    EVENT_OVER,
     EVENT_SKIPPED,
     EVENT_TICK,
+    EVENT_UNRECORDED,
     MARKERS_TYPE,
     OWN_DESC,
     SESSION_NAME,
@@ -26,9 +31,14 @@ from devices.xdf_writer import Desc, XdfWriter
 
 __all__ = [
     "AFFECT_TYPE",
+    "EVENT_ALARM",
+    "EVENT_CLOCK",
     "EVENT_LOST",
+    "EVENT_NOTE",
+    "EVENT_OVER",
     "EVENT_SKIPPED",
     "EVENT_TICK",
+    "EVENT_UNRECORDED",
     "MARKERS_TYPE",
     "OWN_DESC",
     "SESSION_NAME",

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import struct
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -90,13 +91,22 @@ class XdfWriter:
     nothing that was written, a power cut at most what came since the last boundary (every 10 s by ``now``, with
     fsync; where that fails, writing goes on and ``sync_problem`` says so). When the disk is full the file is cut back
     to its last whole chunk and XdfError is raised; the writer stays usable, so that a later attempt may succeed. Never
-    overwrites.
+    overwrites. With ``sync_apart`` the fsync of a boundary runs in a thread of its own, so that a slow disk does not
+    hold up what comes next.
     """
 
     def __init__(
-        self, path: str | Path, *, now: Callable[[], float] = time.monotonic, created: datetime | None = None
+        self,
+        path: str | Path,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        created: datetime | None = None,
+        sync_apart: bool = False,
     ) -> None:
         self.path = Path(path)
+        self._sync_apart = sync_apart
+        self._syncing: threading.Thread | None = None
+        self._sync_began = 0.0
         self._now = now
         self._streams: dict[int, _Stream] = {}
         self._size = 0
@@ -243,7 +253,21 @@ class XdfWriter:
         # In one piece: an error says that neither of the two is in the file, so a second attempt doubles nothing.
         self._append(self._chunk(TAG_BOUNDARY, None, BOUNDARY) + chunk)
         self._boundary_at = now
-        self._sync()
+        if not self._sync_apart:
+            self._sync()
+        elif not self._is_syncing:  # one that takes longer than this confirms the later ones only in part
+            self._syncing = threading.Thread(target=self._sync, name="fsync", daemon=True)
+            self._sync_began = now
+            self._syncing.start()
+
+    @property
+    def _is_syncing(self) -> bool:
+        return self._syncing is not None and self._syncing.is_alive()
+
+    @property
+    def sync_seconds(self) -> float:
+        """How long an fsync in a thread of its own has been running; 0.0 when none is."""
+        return self._now() - self._sync_began if self._is_syncing else 0.0
 
     def _append(self, block: bytes) -> None:
         """Hand a whole chunk to the operating system, or leave the file as it was."""
@@ -289,6 +313,8 @@ class XdfWriter:
         """
         if self._file is None:
             return
+        if self._syncing is not None:
+            self._syncing.join()  # it uses the file
         try:
             for number, stream in self._streams.items():
                 root = ET.Element("info")

@@ -38,7 +38,8 @@ class Hello:
     streams: tuple[StreamInfo, ...]
     used: tuple[tuple[str, str], ...]
     """(kind, stream key) of what the model is fed with."""
-    model: ModelCard
+    model: ModelCard | None
+    """None: signals are shown and recorded, nothing is estimated."""
     replay: bool
     start: float
     """Session clock; for a replay the recording's first sample."""
@@ -68,6 +69,17 @@ class Marked:
     stream: str
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something of note happened at ``time`` on the session clock: an alarm came or went, a source was restarted.
+
+    One line, partly of text from outside. It stays when what is said in `Health.alarms` has gone.
+    """
+
+    time: float
+    text: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimated:
     """One estimate and the channel verdicts of its window."""
@@ -80,14 +92,19 @@ class Estimated:
 class StreamHealth:
     key: str
     stale: float
-    """Seconds since the newest sample; NaN before the first."""
+    """Seconds since the newest sample or event; NaN before the first."""
     rate: float
-    """Hz, effective, over the last seconds; NaN when unknown."""
+    """Hz, effective, over the last seconds; NaN when unknown, and for events."""
     samples: int
+    """Or events."""
     lost: int
     """Samples known to be missing or refused so far."""
     gaps: int = 0
-    """Holes in time so far, of a stream that feeds the model."""
+    """Holes in time so far."""
+    offset_ms: float = math.nan
+    """By which the clock of the source was last found to differ from the session's; NaN when it was not measured."""
+    offset_sd_ms: float = math.nan
+    """How uncertain that is, one standard deviation; NaN when unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +123,16 @@ class Health:
     record_bytes: int
     playing: bool = True
     speed: float = 1.0
+    looping: bool = False
+    unrecorded: int = 0
+    """Chunks, markers and estimates that the disk did not take so far."""
     alarms: tuple[str, ...] = ()
     """What is broken right now, one line each; empty when all is well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """A replay started over: forget traces, markers and estimates."""
+    """A replay started over: forget traces, markers, notes and estimates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +142,7 @@ class Ended:
     reason: str = ""
 
 
-Update = Hello | Traces | Marked | Estimated | Health | Cleared | Ended
+Update = Hello | Traces | Marked | Noted | Estimated | Health | Cleared | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +166,20 @@ class Seek:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """Pause a replay and go on by ``seconds`` of it at once."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SetLoop:
+    """Whether the end of a replay is followed by its start."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """The researcher's marker, stamped when it reaches the engine."""
 
@@ -159,4 +193,4 @@ class Stop:
     """End the session."""
 
 
-Command = Play | Pause | SetSpeed | Seek | Mark | Stop
+Command = Play | Pause | SetSpeed | Seek | Step | SetLoop | Mark | Stop

@@ -1,30 +1,44 @@
 """The record of a session: what came, in the order in which it came, and what was made of it, as XDF.
 
 A record is the session's sequence of items. Replaying it gives the same windows and the same estimates, so every tick
-that cut a window and every window that was skipped stands in it, at its place, in a string stream of its own.
+that cut a window and every window that was skipped stands in it, at its place, in a string stream of its own. So do
+alarms, notices and measured clocks, which a replay passes over.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from devices.api import Chunk, Events, Item, StreamInfo, Tick
+from devices.api import Chunk, Clock, Events, Item, Notice, StreamInfo, Tick
 from devices.xdf_format import (
     AFFECT_TYPE,
+    EVENT_ALARM,
+    EVENT_CLOCK,
     EVENT_LOST,
+    EVENT_NOTE,
+    EVENT_OVER,
     EVENT_SKIPPED,
     EVENT_TICK,
+    EVENT_UNRECORDED,
     MARKERS_TYPE,
     OWN_DESC,
     SESSION_NAME,
     SESSION_TYPE,
+    XdfError,
     XdfWriter,
 )
 from models.api import Estimate, estimate_channels
+from realtime.alarms import Alarmed
+from realtime.sidecar import write_sidecar
+
+LAST_RUN = 9999
+_LABEL = re.compile(r"[A-Za-z0-9]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +48,98 @@ class Skipped:
     t_end: float
 
 
-Recordable = Item | Estimate | Skipped
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """``entries`` before this place are missing in the record: the disk did not take them."""
+
+    time: float
+    entries: int
+
+
+Recordable = Item | Estimate | Skipped | Alarmed | Unrecorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Whom and what a record is of: codes, never names. ``session`` may be ""; ``run`` None is the first free one."""
+
+    folder: Path
+    participant: str
+    session: str
+    task: str
+    run: int | None = None
+
+
+def study_path(folder: Path, participant: str, session: str, task: str, run: int | None = None) -> Path:
+    """Where the record of a run lies below ``folder``, named as BIDS does; without ``run`` the first that is free.
+
+    XDF is no raw format of BIDS, so it is ``sourcedata/sub-P/ses-S/eeg/sub-P_ses-S_task-T_run-01_eeg.xdf``; without
+    ``session`` there is no ``ses-``. Raises XdfError for labels that are not letters and digits, and when a ``run``
+    that was asked for is there already.
+    """
+    entities = {"sub": participant, "ses": session, "task": task}
+    for (entity, label), what in zip(entities.items(), ("participant", "session", "task"), strict=True):
+        if not _LABEL.fullmatch(label) and not (entity == "ses" and not label):
+            raise XdfError(f"{what} {label!r}: only letters and digits make a label, at most 64, for example P07.")
+    if run is not None and not 1 <= run <= LAST_RUN:
+        raise XdfError(f"run {run}: is a number from 1 to {LAST_RUN}.")
+    named = {entity: f"{entity}-{label}" for entity, label in entities.items() if label}
+    place = Path(folder, "sourcedata", *(named[entity] for entity in ("sub", "ses") if entity in named), "eeg")
+    for number in range(1, LAST_RUN + 1) if run is None else (run,):
+        path = place / f"{'_'.join(named.values())}_run-{number:02d}_eeg.xdf"
+        if not path.exists() and not path.with_suffix(".json").exists():
+            return path
+    raise XdfError(f"{path}: exists already, nothing is overwritten. Choose another run, or leave the run out.")
+
+
+def start_record(
+    where: Path | Study, streams: Sequence[StreamInfo], targets: Sequence[str], about: Mapping[str, str]
+) -> Recorder:
+    """A new record in the file or the study ``where``, whose folders are made. Raises XdfError.
+
+    Nothing is overwritten also when several start at once: who comes second gets the next run.
+    """
+    if isinstance(where, Path):
+        return Recorder(where, streams, targets, about)
+    while True:
+        path = study_path(where.folder, where.participant, where.session, where.task, where.run)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise XdfError(f"{path.parent}: cannot be made ({error.strerror}). Check the folder's rights.") from None
+        number = path.stem.rpartition("_run-")[2].removesuffix("_eeg")
+        codes = {"participant": where.participant, "session": where.session, "task": where.task, "run": number}
+        try:
+            return Recorder(path, streams, targets, about, study={name: code for name, code in codes.items() if code})
+        except XdfError:
+            if where.run is not None or not path.exists():
+                raise
 
 
 class Recorder:
     """Writes a session to ``path``, which must not exist. Used by one thread; raises devices.xdf_format.XdfError.
 
-    ``about`` is put into the header: model, its hash, window, versions.
+    ``about`` is put into the header: model, its hash, window, versions. Without ``targets`` there is no place for
+    estimates. ``study`` has the codes that the description beside the record gives. The fsync runs in a thread of its
+    own.
     """
 
     def __init__(
-        self, path: Path, streams: Sequence[StreamInfo], targets: Sequence[str], about: Mapping[str, str]
+        self,
+        path: Path,
+        streams: Sequence[StreamInfo],
+        targets: Sequence[str],
+        about: Mapping[str, str],
+        *,
+        study: Mapping[str, str] | None = None,
     ) -> None:
-        self._writer = XdfWriter(path)
         self.path = path
+        self.sidecar = path.with_suffix(".json")
+        """The description beside the record."""
+        self.study = dict(study or {})
+        if self.sidecar.exists():
+            raise XdfError(f"{self.sidecar}: exists already, nothing is overwritten. Choose another name.")
+        self._writer = XdfWriter(path, sync_apart=True)
         self._ids: dict[str, int] = {}
         for info in streams:
             self._ids[info.key] = self._writer.add_stream(
@@ -63,22 +155,23 @@ class Recorder:
         self._session = self._writer.add_stream(
             name=SESSION_NAME, type=SESSION_TYPE, channels=("event",), rate=0.0, format="string", desc=dict(about)
         )
-        self._affect = self._writer.add_stream(
-            name="insula affect",
-            type=AFFECT_TYPE,
-            channels=estimate_channels(targets),
-            rate=0.0,
-            format="double64",
-            desc=dict(about),
-        )
-        self._reasons = self._writer.add_stream(
-            name="insula withheld",
-            type=AFFECT_TYPE,
-            channels=("withheld",),
-            rate=0.0,
-            format="string",
-            desc={"meaning": "why the estimate that ends here was withheld"},
-        )
+        if targets:
+            self._affect = self._writer.add_stream(
+                name="insula affect",
+                type=AFFECT_TYPE,
+                channels=estimate_channels(targets),
+                rate=0.0,
+                format="double64",
+                desc=dict(about),
+            )
+            self._reasons = self._writer.add_stream(
+                name="insula withheld",
+                type=AFFECT_TYPE,
+                channels=("withheld",),
+                rate=0.0,
+                format="string",
+                desc={"meaning": "why the estimate that ends here was withheld"},
+            )
 
     @property
     def bytes_written(self) -> int:
@@ -88,6 +181,15 @@ class Recorder:
     def sync_problem(self) -> str:
         """ "" while the system confirms that the file reaches the disk, else one line."""
         return self._writer.sync_problem
+
+    @property
+    def sync_seconds(self) -> float:
+        """How long the system has been asked to confirm that the file reaches the disk; 0.0 when it is not."""
+        return self._writer.sync_seconds
+
+    def describe(self, content: Mapping[str, object]) -> None:
+        """Put ``content`` beside the record, in place of what was there: the whole of it or nothing."""
+        write_sidecar(self.sidecar, content)
 
     def write(self, entry: Recordable) -> None:
         """Append one entry; it is with the operating system when this returns."""
@@ -102,6 +204,19 @@ class Recorder:
                 self._event(entry.time, f"{EVENT_TICK} {float(entry.time)!r}")
             case Skipped():
                 self._event(entry.t_end, f"{EVENT_SKIPPED} {float(entry.t_end)!r}")
+            case Clock():
+                if math.isfinite(entry.time) and math.isfinite(entry.residual):
+                    # Collection times are on the stream's clock, and its stamps are the session's but for the residual.
+                    self._writer.write_offset(self._ids[entry.stream], entry.time - entry.residual, entry.residual)
+                measured = f"{float(entry.offset)!r} {float(entry.uncertainty)!r}"
+                self._event(entry.time, f"{EVENT_CLOCK} {entry.stream} {measured}")
+            case Notice():
+                self._event(entry.time, f"{EVENT_NOTE} {float(entry.time)!r} {entry.stream} {one_line(entry.text)}")
+            case Alarmed():
+                word = EVENT_OVER if entry.over else EVENT_ALARM
+                self._event(entry.time, f"{word} {float(entry.time)!r} {one_line(entry.text)}")
+            case Unrecorded():
+                self._event(entry.time, f"{EVENT_UNRECORDED} {entry.entries}")
             case Estimate():
                 self._writer.write(self._affect, [entry.t_end], np.array([entry.values()]))
                 if entry.withheld is not None:
@@ -112,3 +227,12 @@ class Recorder:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def one_line(text: str) -> str:
+    """Text from outside as one line of at most 1000 characters.
+
+    >>> one_line("the plug \\n is out ")
+    'the plug is out'
+    """
+    return " ".join(text[:1000].split())

@@ -15,7 +15,7 @@ from PySide6.QtWidgets import QGraphicsPathItem, QHBoxLayout, QLabel, QVBoxLayou
 
 from gui import look, plots
 from models.api import Estimate
-from realtime.api import Cleared, Command, Estimated, Hello, Marked, Update
+from realtime.api import Cleared, Command, Estimated, Hello, Marked, ModelCard, Update
 
 MOST_POINTS = 2000
 """Estimates drawn at most; a longer session is thinned out for the eye."""
@@ -130,18 +130,14 @@ class Panel(look.Card):
         self.stretches: list[Stretch] = []
         self.marked: list[tuple[float, str]] = []
         self.newest: Estimate | None = None
+        self.modelled = True
         self.start, self.stop, self.hop = 0.0, math.nan, 1.0
 
     def apply(self, update: Update) -> None:
         match update:
             case Hello(model=card, start=start, stop=stop):
-                self.start, self.stop, self.hop = start, stop, card.hop
-                self.lay_out(card.targets, card.meanings)
-                name = f"Model {look.plain(card.name, 40)} ({look.plain(card.hash, 10)}), looks at {card.seconds:g} s"
-                self.model.setText(
-                    f"{name}. Measured on new people: {look.plain(card.accuracy, 160)}.\n"
-                    f"Limits: {look.plain(card.limits, 240)}"
-                )
+                self.start, self.stop = start, stop
+                self.introduce(card)
                 self.forget()
             case Marked(time=time, label=text):
                 self.marked.append((time - self.start, look.plain(text, 32)))
@@ -153,6 +149,23 @@ class Panel(look.Card):
             case _:
                 return
         self.dirty = True
+
+    def introduce(self, card: ModelCard | None) -> None:
+        """Say which model it is and what it is worth."""
+        self.modelled = card is not None
+        if card is None:
+            self.lay_out((), ())
+            self.model.setText("")
+        else:
+            self.hop = card.hop
+            self.lay_out(card.targets, card.meanings)
+            name = f"Model {look.plain(card.name, 40)} ({look.plain(card.hash, 10)}), looks at {card.seconds:g} s"
+            self.model.setText(
+                f"{name}. Measured on new people: {look.plain(card.accuracy, 160)}.\n"
+                f"Limits: {look.plain(card.limits, 240)}"
+            )
+        self.area.setVisible(self.modelled)
+        self.caption.setVisible(self.modelled)
 
     def lay_out(self, targets: tuple[str, ...], meanings: tuple[str, ...]) -> None:
         """A readout and a curve for each target."""
@@ -234,7 +247,9 @@ class Panel(look.Card):
             else:
                 readout.value.setText("–")
                 readout.spread.setText("")
-        if newest is None:
+        if not self.modelled:
+            self.say("Nothing is estimated: this session only records, without a model.", look.theme.text)
+        elif newest is None:
             self.say("waiting for the first window", look.theme.muted)
         elif newest.withheld is not None:
             self.say(f"! Withheld: {look.plain(newest.withheld, 120)}", look.theme.fair)

@@ -1,0 +1,43 @@
+"""What is wrong, from when to when: the standing alarms as beginnings and ends, for the record and the screen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_FIGURE = re.compile(r"(?<![\w.-])\d[\d.]*")
+
+
+def kind(text: str) -> str:
+    """What an alarm is about, whatever figures it has reached. Names that end in a number keep it.
+
+    >>> kind("eeg-2: silent for 1.2 s") == kind("eeg-2: silent for 13.0 s") != kind("eeg-3: silent for 1.2 s")
+    True
+    """
+    return _FIGURE.sub("#", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Alarmed:
+    """An alarm has appeared, or, when ``over``, gone, at ``time`` on the session clock."""
+
+    time: float
+    text: str
+    over: bool = False
+
+
+class AlarmLog:
+    """Turns the alarms that stand at each look into those that have come and gone since the one before."""
+
+    def __init__(self) -> None:
+        self._standing: dict[tuple[str, str], str] = {}
+
+    def update(self, now: float, alarms: Mapping[str, str]) -> list[Alarmed]:
+        """What has changed by ``now``. ``alarms`` are texts by source; of one source a text of another `kind` is
+        another alarm. The text of one that has gone is the last it had."""
+        found = {(source, kind(text)): text for source, text in alarms.items()}
+        gone = [Alarmed(now, text, over=True) for key, text in self._standing.items() if key not in found]
+        come = [Alarmed(now, text) for key, text in found.items() if key not in self._standing]
+        self._standing = found
+        return gone + come
