@@ -36,7 +36,6 @@ from devices.xdf_layout import (
     child_text,
     parse_xml,
 )
-from devices.xdf_scan import OFFSET, REFUSED, TEXTS, gather, scan
 from devices.xdf_sync import Line, last_is_corrupt, robust_line, segments
 
 Values: TypeAlias = NDArray[np.generic]
@@ -48,9 +47,10 @@ MAX_STRING = 1 << 20
 MAX_FINDINGS = 100
 BLOCK = 32 << 20
 """Bytes of the file that are in this process's memory at a time, about: pages of a map count as its own."""
+_TOGETHER = 256  # chunks decoded in one step
 _PAGES = 1 << 16  # what the system maps around a byte that is asked for
-_FEW = 500  # chunks that are indexed one by one, before it is worth the inner loop's start
-_ROWS = 1 << 16
+# The beginning of a samples chunk as all writers known make it: length in 4 bytes or 1, tag, stream, count in 4 bytes.
+_LONG, _SHORT = struct.Struct("<BIHIBI"), struct.Struct("<BBHIBI")
 
 
 class _DamageError(Exception):
@@ -132,7 +132,7 @@ class XdfFile:
         self.streams = MappingProxyType(self._headers)
         self._refused: set[int] = set()
         self._claimed = 0
-        self._layouts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._units: dict[int, int] = {}  # bytes of a stamped sample of the streams of numbers that are read
         self._row_ids: array[int] = array("I")
         self._row_at: array[int] = array("q")
         self._row_n: array[int] = array("q")
@@ -145,7 +145,6 @@ class XdfFile:
         self._last_stamps: dict[int, float] = {}
         self._bad: set[int] = set()
         self._map = self._open()
-        self._raw = np.frombuffer(self._map, np.uint8)
         try:
             self._index()
         except BaseException:
@@ -198,19 +197,11 @@ class XdfFile:
     def _index(self) -> None:
         size = len(self._map)
         early: array[int] = array("q")
-        rows = np.empty((_ROWS, 3), dtype=np.int64)
-        taken = dropped = 0
         at = len(MAGIC)
         while at < size:
-            if taken >= _FEW:
-                begin = at
-                at, used = scan(self._raw, at, at + BLOCK, *self._known(), rows)
-                self._enter(rows[:used])
-                if at - dropped > BLOCK:
-                    self._drop()
-                    dropped = at
-                if at > begin:
-                    continue
+            at = self._run(at)
+            if at == size:
+                break
             end = at
             try:
                 try:
@@ -223,7 +214,6 @@ class XdfFile:
                 end = content + length
                 self._take(at, content, end, early)
                 at = end
-                taken += 1
             except _DamageError as damage:
                 # The length may be right and only the content wrong: then the next chunk follows at once.
                 if end > at and self._plausible(end, size):
@@ -274,31 +264,36 @@ class XdfFile:
             for number, (begin, end) in zip(numbers, itertools.pairwise(edges.tolist()), strict=True)
         }
 
-    def _known(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Stream ids in ascending order, their channels and the bytes of a sample's numbers, for the inner loop."""
-        if self._layouts is None:
-            numbers = sorted(self._headers)
-            channels = [len(self._headers[number].channels) for number in numbers]
-            widths = [
-                REFUSED
-                if number in self._refused
-                else TEXTS
-                if self._headers[number].format == "string"
-                else count * FORMATS[self._headers[number].format].itemsize
-                for number, count in zip(numbers, channels, strict=True)
-            ]
-            self._layouts = np.array(numbers, np.int64), np.array(channels, np.int64), np.array(widths, np.int64)
-        return self._layouts
-
-    def _enter(self, rows: NDArray[np.int64]) -> None:
-        """Samples and clock offsets that the inner loop has found."""
-        is_offset = rows[:, 2] == OFFSET
-        for number, begin, _ in rows[is_offset].tolist():
-            self._offset(number, begin)
-        rows = rows[~is_offset]
-        self._row_ids.frombytes(rows[:, 0].astype(np.uint32).tobytes())
-        self._row_at.frombytes(rows[:, 1].tobytes())
-        self._row_n.frombytes(rows[:, 2].tobytes())
+    def _run(self, at: int) -> int:
+        """Index samples of numbers with all their stamps from byte ``at`` on, and return the byte of anything else."""
+        m, units, last = self._map, self._units, len(self._map) - _LONG.size
+        ids, begins, counts = self._row_ids.append, self._row_at.append, self._row_n.append
+        drop = at + BLOCK
+        while at <= last:
+            width, length, tag, number, count_width, n = _LONG.unpack_from(m, at)
+            if width == 1:
+                _, length, tag, number, count_width, n = _SHORT.unpack_from(m, at)
+                end = at + 2 + length
+            else:
+                end = at + 5 + length
+            if (
+                tag != TAG_SAMPLES
+                or number not in units
+                or n * units[number] != length - 11
+                or count_width != 4
+                or not n
+                or width not in (1, 4)
+                or end > last + _LONG.size
+            ):
+                break
+            ids(number)
+            begins(at)
+            counts(n)
+            at = end
+            if at > drop:
+                self._drop()
+                drop = at + BLOCK
+        return at
 
     def _drop(self) -> None:
         """Take the file's pages out of this process's memory; the system still has them."""
@@ -356,23 +351,26 @@ class XdfFile:
         return self._map[begin:end].decode("utf-8", "replace")
 
     def _header(self, number: int, at: int, begin: int, end: int) -> None:
-        self._layouts = None
         try:
             stream = _stream(number, self._xml(begin, end), MAX_CHANNELS - self._claimed)
         except (_DamageError, ValueError) as damage:
             self._found(at, f"stream {number}: {damage}; its samples are left out")
             if len(self._refused) < MAX_CHANNELS:
                 self._refused.add(number)
+                self._units.pop(number, None)
             return
         known = self._headers.get(number)
         if known is None:
             self._headers[number] = stream
             self._claimed += max(1, len(stream.channels))
+            if stream.format != "string" and number not in self._refused:
+                self._units[number] = 9 + len(stream.channels) * FORMATS[stream.format].itemsize
         else:
             same = (known.format, len(known.channels)) == (stream.format, len(stream.channels))
             self._found(at, f"stream {number} has a second header; " + ("ignored" if same else "its samples left out"))
             if not same:
                 self._refused.add(number)
+                self._units.pop(number, None)
 
     def _samples(self, at: int, content: int, end: int, early: array[int] | None) -> None:
         """Enter a Samples chunk into the index after checking that its count can be true."""
@@ -576,22 +574,30 @@ class XdfFile:
     def _read_numbers(self, stream: XdfStream, *, synchronised: bool) -> tuple[NDArray[np.float64], Values]:
         own, count = self._chunks[stream.id], self._counts[stream.id]
         plain, channels = FORMATS[stream.format], len(stream.channels)
-        width = channels * plain.itemsize
-        raw_times, raw_values = np.empty(8 * count, np.uint8), np.empty(width * count, np.uint8)
-        firsts, begins = self._first[own], self._at[own]
-        odd = np.zeros(len(own), dtype=np.bool_)
+        times, values = np.empty(count), np.empty((count, channels), plain)
+        firsts, begins, counts = self._first[own], self._at[own], self._n[own]
+        layout = np.dtype([("flag", "u1"), ("time", "<f8"), ("value", plain.newbyteorder("<"), (channels,))])
+        odd: list[int] = []
         a = 0
-        while a < len(own):  # a block of the file at a time
-            b = max(a + 1, int(np.searchsorted(begins, begins[a] + BLOCK)))
-            p = int(firsts[a])
-            gather(self._raw, begins[a:b], width, raw_times[8 * p :], raw_values[width * p :], odd[a:b])
-            self._drop()
+        while a < len(own):
+            # Chunks that begin alike at the same distance from each other are taken out together.
+            at, n = int(begins[a]), int(counts[a])
+            first, end = self._content(int(own[a]))
+            b, step = self._alike(begins, counts, a, first - at)
+            self._touched += int(begins[b - 1]) - at
+            if end - first == n * layout.itemsize:
+                records = np.ndarray((b - a, n), layout, self._map, first, (step, layout.itemsize))
+                if (records["flag"] == 8).all():
+                    place = slice(int(firsts[a]), int(firsts[a]) + (b - a) * n)
+                    times[place].reshape(b - a, n)[...] = records["time"]
+                    values[place].reshape(b - a, n, channels)[...] = records["value"]
+                    a = b
+                    continue
+            odd.extend(range(a, b))
             a = b
-        times = raw_times.view("<f8").astype(np.float64, copy=False)
-        values = raw_values.view(plain.newbyteorder("<")).astype(plain, copy=False).reshape(count, channels)
-        kept = np.ones(count, dtype=np.bool_) if odd.any() else None
-        for k in np.flatnonzero(odd).tolist():
-            place = slice(int(firsts[k]), int(firsts[k] + self._n[own[k]]))
+        kept = np.ones(count, dtype=np.bool_) if odd else None
+        for k in odd:
+            place = slice(int(firsts[k]), int(firsts[k] + counts[k]))
             some_times, some_values = self.decode(int(own[k]), synchronised=False)
             if len(some_times):
                 times[place], values[place] = some_times, some_values
@@ -603,6 +609,18 @@ class XdfFile:
             kept = kept[: len(times)]
             times, values = times[kept], values[kept]
         return times, values
+
+    def _alike(self, begins: NDArray[np.int64], counts: NDArray[np.int64], a: int, head: int) -> tuple[int, int]:
+        """The end of the chunks that begin with the same ``head`` bytes as chunk ``a``, and the bytes between two."""
+        most = min(a + _TOGETHER, len(begins), int(np.searchsorted(begins, begins[a] + BLOCK, side="right")))
+        steps = np.diff(begins[a:most])
+        if not len(steps):
+            return a + 1, 0
+        same = (steps == steps[0]) & (counts[a + 1 : most] == counts[a])
+        k = 1 + (len(same) if same.all() else int(same.argmin()))
+        heads = np.ndarray((k, head), np.uint8, self._map, int(begins[a]), (int(steps[0]), 1))
+        alike = (heads == heads[0]).all(axis=1)
+        return a + (k if alike.all() else int(alike.argmin())), int(steps[0])
 
     def chunks(self, *, synchronised: bool = True) -> Iterator[tuple[int, NDArray[np.float64], Values]]:
         """Stream id, stamps and values of every chunk, in file order."""
@@ -681,7 +699,6 @@ class XdfFile:
         return (ends[0], ends[1]) if len(ends) == 2 else None
 
     def close(self) -> None:
-        self._raw = np.empty(0, np.uint8)
         # A map cannot be closed while something looks into it, such as the frame of an error; it goes with the last.
         with contextlib.suppress(BufferError):
             self._map.close()

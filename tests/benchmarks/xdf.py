@@ -1,4 +1,4 @@
-"""Reading XDF measured beside pyxdf: ``python tests/benchmarks/xdf.py [--quick] [--chunk S] [--rounds N] [--json OUT]``.
+"""Reading XDF beside pyxdf: ``python tests/benchmarks/xdf.py [--quick] [--chunk S] [--rounds N] [--json OUT]``.
 
 Synthetic recordings of 37 MB, 250 MB and 1 GB (float32, 64 channels at 1 kHz and 8 channels at 250 Hz, a clock offset
 every 5 s), written by `devices.xdf_writer.XdfWriter` into a temporary folder, in chunks of half a second as LabRecorder
@@ -220,9 +220,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="so often; a fifth of it for what takes above 5 s")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--do", nargs=2, metavar=("TASK", "FILE"), help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--make", nargs=5, metavar=("FILE", "CHANNELS", "RATE", "SIZE", "CHUNK"), help=argparse.SUPPRESS
-    )
+    parser.add_argument("--make", nargs=5, metavar=("FILE", "CH", "RATE", "SIZE", "CHUNK"), help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     if wanted.do:
         print(json.dumps(do(wanted.do[0], Path(wanted.do[1]))))
