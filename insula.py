@@ -316,12 +316,13 @@ def run_session(
         describe_sources(session, console)
         if keep:
             session.follow("table", keep)
-        if estimates:
-            session.follow(estimates, stack.enter_context(EstimateTable(Path(estimates), session.card.targets)))
-        if transport is None or transport.speed != math.inf:
-            outlet = stack.enter_context(AffectOutlet(session.card, title))
+        card = session.card
+        if card is not None and estimates:
+            session.follow(estimates, stack.enter_context(EstimateTable(Path(estimates), card.targets)))
+        if card is not None and (transport is None or transport.speed != math.inf):
+            outlet = stack.enter_context(AffectOutlet(card, title))
 
-            session.follow("LSL", now_stamped(outlet, transport, session.card.hop) if transport else outlet.push)
+            session.follow("LSL", now_stamped(outlet, transport, card.hop) if transport else outlet.push)
         interrupts = stack.enter_context(Interrupts(session))
         if not headless:
             window = Dashboard(server, console)

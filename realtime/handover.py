@@ -1,4 +1,4 @@
-"""What stands between the threads of a session: the inbox of the analysis and the slot of the model."""
+"""What stands between the threads of a session: the analysis' inbox, the model's slot, the recorder's backlog."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import threading
 from collections import deque
 from dataclasses import dataclass, replace
 
-from devices.api import Chunk, Item
+from devices.api import Chunk, Events, Item
 from models.api import Window
+from realtime.record import Recordable
 
 BEHIND = 30.0
 """Seconds of a stream that may wait for the analysis before the oldest chunk gives way."""
 AHEAD = 2.0
 """Seconds of signal a replay may be ahead of the analysis."""
+BACKLOG = 256 << 20
+"""Bytes that may wait for a disk that does not answer."""
+OVERHEAD = 500
+"""Bytes that an entry costs beside its samples."""
 PATIENCE = 0.05
 """Seconds after which a waiting thread looks again: no wait is without an end."""
 
@@ -148,3 +153,66 @@ class Slot:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+class Backlog:
+    """Entries on their way to the recorder thread, at most ``limit`` bytes of them.
+
+    Of a live session the entries that no longer fit are counted in ``refused``, and the next chunk of the same stream
+    says in ``lost`` how many samples that were; a replay waits.
+    """
+
+    def __init__(self, waits: bool, limit: int = BACKLOG) -> None:
+        self._waits = waits
+        self._limit = limit
+        self._entries: queue.SimpleQueue[Recordable | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._room = threading.Event()
+        self._bytes = 0
+        self._owed: dict[str, int] = {}
+        self._closed = False
+        self.refused = 0
+
+    def __len__(self) -> int:
+        return self._entries.qsize()
+
+    def put(self, entry: Recordable) -> None:
+        size = _size(entry)
+        while self._waits and self._bytes + size > self._limit and self._bytes and not self._closed:
+            self._room.clear()
+            self._room.wait(PATIENCE)
+        with self._lock:
+            if self._bytes + size > self._limit and not self._waits:
+                self.refused += 1
+                if isinstance(entry, Chunk):
+                    self._owed[entry.stream] = self._owed.get(entry.stream, 0) + entry.lost + len(entry.times)
+                return
+            if isinstance(entry, Chunk) and (owed := self._owed.pop(entry.stream, 0)):
+                entry = replace(entry, lost=entry.lost + owed)
+            self._bytes += size
+            self._entries.put(entry)
+
+    def get(self) -> Recordable | None:
+        """The next entry, waiting for it; None after `close` when there is none left."""
+        entry = self._entries.get()
+        if entry is not None:
+            with self._lock:
+                self._bytes -= _size(entry)
+            self._room.set()
+        return entry
+
+    def close(self) -> None:
+        """Nothing more is put; what is there can still be taken."""
+        self._closed = True
+        self._room.set()
+        self._entries.put(None)
+
+
+def _size(entry: Recordable) -> int:
+    match entry:
+        case Chunk():
+            return OVERHEAD + entry.times.nbytes + entry.data.nbytes
+        case Events():
+            return OVERHEAD + entry.times.nbytes + 4 * sum(len(label) for label in entry.labels)
+        case _:
+            return OVERHEAD

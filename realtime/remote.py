@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Self, get_args
 
-from realtime.api import Cleared, Command, Ended, Estimated, Health, Hello, Mark, Marked, Traces, Update
+from realtime.api import Cleared, Command, Ended, Estimated, Health, Hello, Mark, Marked, Noted, Traces, Update
 
 TRACE_SECONDS = 60.0
 """How far back a newcomer sees traces."""
@@ -35,6 +35,8 @@ TRACES_KEPT = 10_000
 """Messages with traces kept of a stream, whatever its stamps say; a session sends about 1 200 in `TRACE_SECONDS`."""
 KEPT = 50_000
 """Estimates and markers kept for newcomers: more than 12 hours at one a second."""
+NOTES_KEPT = 500
+"""Notes kept for newcomers."""
 PENDING = 2_000
 """Traces a dashboard may be behind before it loses them."""
 ANSWER = 5.0
@@ -169,6 +171,7 @@ class _History:
         self._ended: Ended | None = None
         self._traces: dict[str, deque[Traces]] = {}
         self._kept: deque[Marked | Estimated] = deque(maxlen=KEPT)
+        self._notes: deque[Noted] = deque(maxlen=NOTES_KEPT)
 
     def add(self, update: Update) -> None:
         match update:
@@ -188,6 +191,9 @@ class _History:
             case Cleared():
                 self._traces.clear()
                 self._kept.clear()
+                self._notes.clear()
+            case Noted():
+                self._notes.append(update)
             case Marked() | Estimated():
                 self._kept.append(update)
 
@@ -197,6 +203,7 @@ class _History:
         for queue in self._traces.values():
             yield from queue
         yield from self._kept
+        yield from self._notes
         if self._health:
             yield self._health
         if self._ended:

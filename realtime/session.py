@@ -7,18 +7,20 @@
 What gives way when something is too slow, live: the inbox drops the oldest chunk of a stream that is 30 s behind, the
 next chunk says so in ``lost``; in the slot the newest window replaces a waiting one, which is counted and recorded; a
 stalled disk is said aloud and what cannot wait any longer is counted. A replay waits instead: it drops nothing.
+
+What is wrong stands in every `Health`; when it begins and when it is over is recorded and published as `Noted`.
 """
 
 from __future__ import annotations
 
 import math
-import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -37,8 +39,9 @@ from devices.api import (
     Transport,
 )
 from devices.xdf_format import XdfError
-from models.api import Estimate, Window
+from models.api import Estimate, Window, WindowSpec
 from models.model import Model
+from realtime.alarms import Alarmed, AlarmLog
 from realtime.api import (
     Cleared,
     Ended,
@@ -48,28 +51,42 @@ from realtime.api import (
     Mark,
     Marked,
     ModelCard,
+    Noted,
     Pause,
     Play,
     Seek,
+    SetLoop,
     SetSpeed,
+    Step,
     Stop,
     StreamHealth,
     Update,
 )
-from realtime.handover import Cut, Inbox, Slot
-from realtime.record import Recordable, Recorder, Skipped
+from realtime.handover import Backlog, Cut, Inbox, Slot
+from realtime.meters import Meter
+from realtime.record import Recordable, Recorder, Skipped, Unrecorded
 from realtime.remote import Server
+from realtime.sidecar import beginning, conclusion
 from realtime.traces import Thinner
 from realtime.windows import Windower
 
-UNRECORDED = 50_000
-"""Entries that may wait for a stalled disk."""
 SUSPENDED = 1.0
 """Seconds without a look at the clock: the machine must have slept, and the backlog comes before any deadline."""
 CATCH_UP = 0.5
-STALE = 1.0
-"""Seconds without a sample after which a live stream is said to be silent."""
-DISK_STALL = 2.0
+STALE = 0.8
+"""Seconds without a sample after which a live stream is said to be silent. A chest strap sends every 0.56 s."""
+FIRST = 2.0
+"""Seconds in which a source must have begun."""
+DISK_STALL = 1.5
+DISK_BACK = 2.0
+"""Seconds without a failure after which the disk is believed to take everything again."""
+PACE_OVER = 60.0
+SKIPPED_MOST = 0.1
+"""Share of the windows of `PACE_OVER` seconds that a model may skip without an alarm, when they are more than two."""
+HELD = 1000
+"""Alarms and notices that wait for a disk that fails to take them."""
+MOST_LISTED = 10_000
+"""Alarms kept for the description of the record."""
 READER_PATIENCE = 5.0
 POLL = 0.05
 REPORT = 0.25
@@ -89,7 +106,7 @@ class Summary:
     lost: dict[str, int]
     """Per stream: samples known to be missing, refused for their stamp, or given way."""
     gaps: dict[str, int]
-    """Per stream that feeds the model: holes in time."""
+    """Per stream: holes in time."""
     unrecorded: int
     """Chunks, markers and estimates that the disk did not take."""
     problem: str
@@ -99,6 +116,7 @@ class Summary:
 class Session:
     """Runs ``model`` on what ``devices`` give, until they end, `stop` is called or a dashboard says so.
 
+    Without a model signals are shown and recorded and nothing is estimated.
     ``clock`` is the session clock of a live session; a replay, one device that is a `Transport`, has its own.
     While ``linger`` says so, a replay that has reached its end stays open, to be wound back.
     """
@@ -106,7 +124,7 @@ class Session:
     def __init__(
         self,
         devices: Sequence[Device],
-        model: Model,
+        model: Model | None,
         *,
         title: str,
         clock: Callable[[], float],
@@ -129,20 +147,28 @@ class Session:
         own = (KEYBOARD,) if self._live else ()
         streams, self._keys = _unique_keys(devices, {info.key for info in own})
         self.streams = streams + own
-        self._windower = Windower(model.bundle.manifest.window, self.streams)
+        self._windower = Windower(model.bundle.manifest.window if model else WindowSpec(inputs=()), self.streams)
         rates = {info.key: info.rate for info in self.streams if info.rate}
         self._inbox = Inbox(rates, waits=not self._live)
         self._slot = Slot(waits=not self._live)
         self._thinners = {info.key: Thinner(info) for info in self.streams if info.rate} if server else {}
-        self._to_record: queue.SimpleQueue[Recordable | None] = queue.SimpleQueue()
+        self._meters = {info.key: Meter(info) for info in self.streams}
+        self._to_record = Backlog(waits=not self._live)
         self._recorder: Recorder | None = None
+        self._description: dict[str, object] = {}
         self._stop = threading.Event()
         self._asked = False
         self._ended = 0
         self._at_end = False
         self._failures: list[BaseException] = []
         self._alarms: dict[str, str] = {}
-        self._unrecorded = 0
+        self._past: dict[str, str] = {}
+        self._alarm_log = AlarmLog()
+        self._alarmed: list[Alarmed] = []
+        self._silent: dict[str, str] = {}
+        self._began = math.nan
+        self._hold_until = 0.0
+        self._unwritten = 0
         self._record_busy_since = math.nan
         self._owed: dict[str, int] = {}
         self._kept: Counter[str] = Counter()
@@ -152,11 +178,7 @@ class Session:
         self._windows = self._estimates = self._skipped = 0
         self._latency = math.nan
         self._estimated_at = math.nan
-        self._newest = dict.fromkeys(rates, math.nan)
-        self._arrived = dict.fromkeys(rates, math.nan)
-        self._samples = dict.fromkeys(rates, 0)
-        self._lost = dict.fromkeys(rates, 0)
-        self._recent: dict[str, deque[tuple[float, int]]] = {key: deque() for key in rates}
+        self._skips: deque[float] = deque()
 
     @property
     def windower(self) -> Windower:
@@ -184,7 +206,10 @@ class Session:
                 stack.enter_context(device)
             if self._make_recorder is not None:
                 self._recorder = self._make_recorder(self.streams)
+                self._description = self._begin_description(self._recorder)
+                self._recorder.describe(self._description)
             self._publish(self._hello())
+            self._began = time.monotonic()
             readers = [self._thread(self._read, f"device {i}", i) for i in range(len(self._devices))]
             analysis = self._thread(self._analyse, "analysis")
             modelling = self._thread(self._estimate, "model")
@@ -195,17 +220,18 @@ class Session:
                 self._wind_up(readers, analysis, modelling, recording, every)
         self._report(every)
         if self._failures:
-            self._publish(Ended(str(self._failures[0]) or type(self._failures[0]).__name__))
+            self._publish(Ended(self._problem()))
             raise self._failures[0]
-        problem = "; ".join(self._alarms.values())
+        problem = self._problem()
         self._publish(Ended(problem))
+        counts = self._counts()
         return Summary(
             windows=self._windows,
             estimates=self._estimates,
             skipped=self._skipped,
-            samples=dict(self._samples),
-            lost=self._losses(),
-            gaps={key: counters.gaps for key, counters in self._windower.counters.items()},
+            samples={key: count["samples"] for key, count in counts.items()},
+            lost={key: count["lost"] + count["refused"] for key, count in counts.items()},
+            gaps={key: count["gaps"] for key, count in counts.items()},
             unrecorded=self._unrecorded,
             problem=problem,
         )
@@ -234,13 +260,32 @@ class Session:
 
     def _supervise(self, analysis: threading.Thread, every: Callable[[Health], None] | None) -> None:
         due = 0.0
+        looked = time.monotonic()
         while analysis.is_alive() and not self._asked and not self._stop.wait(POLL):
+            now = time.monotonic()
+            if now - looked > SUSPENDED:
+                self._hold_until = now + CATCH_UP
+                self._put_notice(f"the session was held up for {now - looked:.1f} s; was the machine asleep?")
+            looked = now
             self._obey()
             if self._at_end and not self._linger():
                 break
-            if time.monotonic() >= due:
-                due = time.monotonic() + REPORT
+            if self._look() or now >= due:
+                due = now + REPORT
                 self._report(every)
+
+    def _put_notice(self, text: str) -> None:
+        self._inbox.put(Notice("", self._now(), text))
+
+    def _look(self) -> bool:
+        """Whether an alarm has come or gone since the last look; each such change is recorded and published."""
+        changes = self._alarm_log.update(self._now(), self._alarming())
+        for change in changes:
+            if len(self._alarmed) < MOST_LISTED:
+                self._alarmed.append(change)
+            self._entry(change)
+            self._publish(Noted(change.time, f"over: {change.text}" if change.over else change.text))
+        return bool(changes)
 
     def _report(self, every: Callable[[Health], None] | None) -> None:
         health = self._health()
@@ -261,6 +306,7 @@ class Session:
         def wait(thread: threading.Thread) -> None:
             while thread.is_alive():
                 thread.join(REPORT)
+                self._look()
                 if thread.is_alive():
                     self._report(every)  # whoever looks on must see why it takes so long
 
@@ -277,7 +323,8 @@ class Session:
         self._slot.close()
         wait(modelling)
         if recording is not None:
-            self._to_record.put(None)
+            self._look()
+            self._to_record.close()
             wait(recording)
 
     def _obey(self) -> None:
@@ -290,7 +337,7 @@ class Session:
                     self._inbox.put(Events(KEYBOARD.key, np.array([self._clock() - ago]), (label,)))
                 case Mark():
                     pass
-                case Play() | Pause() | SetSpeed() | Seek() if self._transport is not None:
+                case Play() | Pause() | SetSpeed() | Seek() | Step() | SetLoop() if self._transport is not None:
                     _operate(self._transport, command)
 
     # -- device threads ----------------------------------------------------------------------------------------------
@@ -324,7 +371,10 @@ class Session:
                 ended = True
                 if item.reason:
                     self._alarms[f"device {index}"] = item.reason
-            self._inbox.put(_renamed(item, self._keys[index]))
+            item = _renamed(item, self._keys[index])
+            if isinstance(item, Chunk | Events) and len(item.times):
+                self._meters[item.stream].arrived = time.monotonic()
+            self._inbox.put(item)
         return ended
 
     # -- analysis thread ---------------------------------------------------------------------------------------------
@@ -367,15 +417,24 @@ class Session:
                 if owed:
                     item = replace(item, lost=item.lost + owed)
                 self._keep(item.stream, item)
-                self._count(item)
+                self._meters[item.stream].take(item)
                 if thinner := self._thinners.get(item.stream):
                     self._publish_all(thinner.add(item))
                 self._offer(self._windower.push(item))
             case Events():
                 if len(item.times):
                     self._keep(item.stream, item)
+                    self._meters[item.stream].take(item)
                 for moment, label in zip(item.times.tolist(), item.labels, strict=True):
                     self._publish(Marked(moment, label, item.stream))
+            case Clock():
+                self._keep(item.stream, item)
+                self._meters[item.stream].take(item)
+            case Notice(stream=stream, text=text):
+                if not math.isfinite(item.time):
+                    item = replace(item, time=self._now())
+                self._keep(stream, item)
+                self._publish(Noted(item.time, f"{stream}: {text}" if stream else text))
             case Tick():
                 self._tick(item)
             case Rewind():
@@ -397,25 +456,8 @@ class Session:
         self._entry(entry)
 
     def _entry(self, entry: Recordable) -> None:
-        if self._recorder is None:
-            return
-        if self._to_record.qsize() >= UNRECORDED:
-            self._unrecorded += 1
-        else:
+        if self._recorder is not None:
             self._to_record.put(entry)
-
-    def _count(self, chunk: Chunk) -> None:
-        key, newest = chunk.stream, float(chunk.times[-1])
-        self._newest[key] = newest
-        self._arrived[key] = time.monotonic()
-        self._samples[key] += len(chunk.times)
-        self._lost[key] += chunk.lost
-        recent = self._recent[key]
-        if recent and newest < recent[-1][0]:
-            recent.clear()
-        recent.append((newest, len(chunk.times)))
-        while recent[0][0] < newest - 5.0:
-            recent.popleft()
 
     def _offer(self, windows: Iterable[Window]) -> None:
         for window in windows:
@@ -424,7 +466,7 @@ class Session:
                 self._skip(window.t_end)
                 continue
             now = self._clock() if self._live else math.nan
-            fed = [self._newest[picked.stream] for picked in self._windower.picked.values()]
+            fed = [self._meters[picked.stream].newest for picked in self._windower.picked.values()]
             newest = max((moment for moment in fed if not math.isnan(moment)), default=math.nan)
             replaced = self._slot.offer(Cut(window, newest, now))
             if replaced is not None:
@@ -432,6 +474,8 @@ class Session:
 
     def _skip(self, t_end: float) -> None:
         self._skipped += 1
+        if self._live:
+            self._skips.append(time.monotonic())
         self._keep("skipped", Skipped(t_end))
 
     def _start_over(self) -> None:
@@ -444,9 +488,8 @@ class Session:
         self._owed.clear()
         for thinner in self._thinners.values():
             thinner.clear()
-        for key in self._newest:
-            self._newest[key], self._samples[key], self._lost[key] = math.nan, 0, 0
-            self._recent[key].clear()
+        for meter in self._meters.values():
+            meter.rewind()
         self._publish(Cleared())
 
     # -- model thread ------------------------------------------------------------------------------------------------
@@ -458,7 +501,8 @@ class Session:
             if not there:
                 return
             if cut is None:
-                self._model.reset()
+                if self._model is not None:
+                    self._model.reset()
                 continue
             taken = self._clock() if self._live else math.nan
             estimate = self._ask(cut.window)
@@ -477,11 +521,13 @@ class Session:
 
     def _ask(self, window: Window) -> Estimate:
         """The model's estimate; a withheld one when the model fails: signals and record are worth going on for."""
+        model = self._model
+        assert model is not None  # without one there are no windows
         try:
-            return self._model.update(window)
+            estimate = model.update(window)
         except Exception as error:  # noqa: BLE001  (a runtime may raise anything)
             self._alarms["model"] = f"model: it failed ({type(error).__name__}: {error}); estimates are withheld"
-            targets = self.card.targets
+            targets = tuple(target.name for target in model.bundle.manifest.targets)
             nothing = np.full(len(targets), np.nan)
             return Estimate(
                 t_end=window.t_end,
@@ -491,8 +537,10 @@ class Session:
                 present=window.present,
                 quality=0.0,
                 withheld=f"the model failed: {error}",
-                model=self._model.bundle.label,
+                model=model.bundle.label,
             )
+        self._settle("model")
+        return estimate
 
     def _tell(self, name: str, follower: Callable[[Estimate], None], estimate: Estimate) -> None:
         try:
@@ -501,31 +549,105 @@ class Session:
             self._undelivered[name] += 1
             self._alarms[name] = f"{name}: {error}; {self._undelivered[name]} estimates are missing there"
 
+    def _settle(self, source: str) -> None:
+        """What was wrong has gone, but stays in what is said of the whole session."""
+        if (text := self._alarms.pop(source, None)) is not None:
+            self._past[source] = text
+
     # -- recorder thread ---------------------------------------------------------------------------------------------
 
     def _record(self) -> None:
         recorder = self._recorder
         assert recorder is not None
         missing: Counter[str] = Counter()
+        held: deque[Recordable] = deque(maxlen=HELD)
+        told = 0
+        failed_at = -math.inf
         while (entry := self._to_record.get()) is not None:
             if isinstance(entry, Chunk) and missing[entry.stream]:
                 entry = replace(entry, lost=entry.lost + missing[entry.stream])
             self._record_busy_since = time.monotonic()
             try:
+                while held:
+                    recorder.write(held[0])
+                    held.popleft()
+                if self._unrecorded > told:
+                    count = self._unrecorded
+                    recorder.write(Unrecorded(self._now(), count - told))
+                    told = count
                 recorder.write(entry)
             except Exception as error:  # noqa: BLE001  (whatever it is, the next entry may fit)
-                self._unrecorded += 1
+                failed_at = time.monotonic()
+                if isinstance(entry, Alarmed | Notice):
+                    held.append(entry)
+                else:
+                    self._unwritten += 1
                 self._alarms["record"] = f"{error} {self._unrecorded} chunks or estimates could not be recorded."
                 if isinstance(entry, Chunk):
                     missing[entry.stream] = entry.lost + len(entry.times)
             else:
                 if isinstance(entry, Chunk):
                     missing[entry.stream] = 0
+                if time.monotonic() - failed_at > DISK_BACK:
+                    self._settle("record")
             self._record_busy_since = math.nan
+        self._record_busy_since = time.monotonic()
         try:
             recorder.close()
         except XdfError as error:
             self._alarms["record"] = str(error)
+        try:
+            recorder.describe(self._end_description())
+        except XdfError as error:
+            self._alarms["sidecar"] = str(error)
+        self._record_busy_since = math.nan
+
+    @property
+    def _unrecorded(self) -> int:
+        """Entries that the disk did not take, or that could not wait for it."""
+        return self._unwritten + self._to_record.refused
+
+    def _begin_description(self, recorder: Recorder) -> dict[str, object]:
+        identities: dict[str, Mapping[str, str]] = {}
+        for device, keys in zip(self._devices, self._keys, strict=True):
+            for info in device.streams:
+                identities[keys.get(info.key, info.key)] = getattr(device, "identity", {})
+        bundle = self._model.bundle if self._model is not None else None
+        return beginning(
+            title=self.title,
+            record=recorder.path.name,
+            study=recorder.study,
+            streams=self.streams,
+            identities=identities,
+            bundle={
+                "name": bundle.manifest.name,
+                "version": bundle.manifest.version,
+                "hash": bundle.hash,
+                "window_seconds": bundle.manifest.window.seconds,
+                "hop_seconds": bundle.manifest.window.hop,
+            }
+            if bundle
+            else None,
+            session_clock=self._now(),
+            now=datetime.now(UTC).astimezone(),
+        )
+
+    def _end_description(self) -> dict[str, object]:
+        return conclusion(
+            self._description,
+            counts=self._counts(),
+            alarms=self._alarmed,
+            figures={"windows": self._windows, "skipped": self._skipped, "unrecorded": self._unrecorded},
+            problem=self._problem(),
+            session_clock=self._now(),
+            now=datetime.now(UTC).astimezone(),
+        )
+
+    def _problem(self) -> str:
+        """What went wrong in the whole session, "" when nothing did."""
+        if self._failures:
+            return str(self._failures[0]) or type(self._failures[0]).__name__
+        return "; ".join({**self._past, **self._alarms}.values())
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -538,8 +660,10 @@ class Session:
             self._publish(update)
 
     @property
-    def card(self) -> ModelCard:
-        """What a screen or a stream says of the model beside its estimates."""
+    def card(self) -> ModelCard | None:
+        """What a screen or a stream says of the model beside its estimates; None without a model."""
+        if self._model is None:
+            return None
         bundle = self._model.bundle
         return ModelCard(
             name=bundle.manifest.name,
@@ -563,61 +687,100 @@ class Session:
             stop=self._transport.stop if self._transport else math.nan,
         )
 
-    def _losses(self) -> dict[str, int]:
-        counters = self._windower.counters
-        return {
-            key: lost + (counters[key].refused + counters[key].overrun if key in counters else 0)
-            for key, lost in self._lost.items()
+    def _now(self) -> float:
+        """The session clock; in a replay its position."""
+        return self._transport.position if self._transport else self._clock()
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        """Samples, lost, refused and gaps of every stream of signals."""
+        counts = {
+            info.key: {"samples": meter.samples, "lost": meter.lost, "refused": 0, "gaps": meter.gaps}
+            for info in self.streams
+            if info.rate and (meter := self._meters[info.key])
         }
+        for key, counters in self._windower.counters.items():  # the intake sees more than a meter
+            counts[key] |= {"refused": counters.refused + counters.overrun, "gaps": counters.gaps}
+        return counts
 
     def _health(self) -> Health:
-        now = self._transport.position if self._transport else self._clock()
-        losses = self._losses()
-        gaps = {key: counters.gaps for key, counters in self._windower.counters.items()}
-        streams = tuple(
-            StreamHealth(
-                key=key,
-                # Live by arrival: a source's stamps may lie. NaN before the first sample either way.
-                stale=time.monotonic() - self._arrived[key] if self._live else now - self._newest[key],
-                rate=_rate(tuple(self._recent[key])),
-                samples=self._samples[key],
-                lost=losses[key],
-                gaps=gaps.get(key, 0),
+        now, wall = self._now(), time.monotonic()
+        counts = self._counts()
+        nothing = {"lost": 0, "refused": 0, "gaps": 0}
+        streams = []
+        for info in self.streams:
+            meter, count = self._meters[info.key], counts.get(info.key, nothing)
+            if info.key == KEYBOARD.key:
+                continue
+            streams.append(
+                StreamHealth(
+                    key=info.key,
+                    # Live by arrival: a source's stamps may lie. NaN before the first sample either way.
+                    stale=wall - meter.arrived if self._live else now - meter.newest,
+                    rate=meter.rate,
+                    samples=meter.samples,
+                    lost=count["lost"] + count["refused"],
+                    gaps=count["gaps"],
+                    offset_ms=meter.offset * 1e3,
+                    offset_sd_ms=meter.offset_sd * 1e3,
+                )
             )
-            for key in self._newest
-        )
-        recent = time.monotonic() - self._estimated_at < 3 * self._windower.spec.hop  # false for NaN
+        recent = wall - self._estimated_at < 3 * self._windower.spec.hop  # false for NaN
         return Health(
             now=now,
-            streams=streams,
+            streams=tuple(streams),
             skipped=self._skipped,
             latency_ms=self._latency * 1e3 if recent else math.nan,
             record=str(self._recorder.path) if self._recorder else "",
             record_bytes=self._recorder.bytes_written if self._recorder else 0,
             playing=self._transport.playing if self._transport else True,
             speed=self._transport.speed if self._transport else 1.0,
-            alarms=tuple(self._alarming(streams)),
+            looping=self._transport.looping if self._transport else False,
+            unrecorded=self._unrecorded,
+            alarms=tuple(self._alarming().values()),
         )
 
-    def _alarming(self, streams: Sequence[StreamHealth]) -> Iterable[str]:
-        yield from list(self._alarms.values())
-        for device in self._devices:
+    def _alarming(self) -> dict[str, str]:
+        """What is wrong right now, in words, by what it is about."""
+        wall = time.monotonic()
+        found = dict(self._alarms)
+        for index, device in enumerate(self._devices):
             if problem := getattr(device, "problem", ""):
-                yield problem
-        if self._live:
-            for health in streams:
-                if math.isnan(health.stale):
-                    yield f"{health.key}: no sample yet"
-                elif health.stale > STALE:
-                    yield f"{health.key}: silent for {health.stale:.0f} s"
-        if time.monotonic() - self._record_busy_since > DISK_STALL:  # false for NaN: nothing is being written
-            yield f"record: the disk does not answer; {self._to_record.qsize()} entries wait in memory"
-        if self._recorder and (problem := self._recorder.sync_problem):
-            yield problem
-        yield from self._model.notes
+                found[f"problem {index}"] = problem
+        if self._live and not self._stop.is_set() and not self._asked and wall >= self._hold_until:
+            self._silent = dict(self._silences(wall))
+        found |= self._silent  # once it has been stopped, as it was: nobody reads the sources any more
+        while self._skips and self._skips[0] < wall - PACE_OVER:
+            self._skips.popleft()
+        if len(self._skips) > max(2, SKIPPED_MOST * PACE_OVER / self._windower.spec.hop):
+            found["pace"] = f"model: too slow, it skipped {len(self._skips)} windows in the last {PACE_OVER:.0f} s"
+        if self._recorder is not None:
+            found |= self._disk(self._recorder, wall)
+        if self._model is not None:
+            found |= {f"note {index}": note for index, note in enumerate(self._model.notes)}
+        return found
+
+    def _silences(self, wall: float) -> Iterable[tuple[str, str]]:
+        for info in self.streams:
+            arrived = self._meters[info.key].arrived
+            if not info.rate:
+                continue  # events come when they come
+            if math.isnan(arrived) and wall - self._began > FIRST:
+                yield f"silent {info.key}", f"{info.key}: no sample yet"
+            elif wall - arrived > STALE:
+                yield f"silent {info.key}", f"{info.key}: silent for {wall - arrived:.1f} s"
+
+    def _disk(self, recorder: Recorder, wall: float) -> Iterable[tuple[str, str]]:
+        waiting = len(self._to_record)
+        if wall - self._record_busy_since > DISK_STALL:  # false for NaN: nothing is being written
+            given_up = f", {self._to_record.refused} were given up" if self._to_record.refused else ""
+            yield "disk", f"record: the disk does not answer; {waiting} entries wait in memory{given_up}"
+        elif (seconds := recorder.sync_seconds) > DISK_STALL:
+            yield "disk", f"record: for {seconds:.0f} s the disk has not confirmed what was written"
+        if problem := recorder.sync_problem:
+            yield "sync", problem
 
 
-def _operate(transport: Transport, command: Play | Pause | SetSpeed | Seek) -> None:
+def _operate(transport: Transport, command: Play | Pause | SetSpeed | Seek | Step | SetLoop) -> None:
     match command:
         case Play():
             transport.play()
@@ -627,13 +790,10 @@ def _operate(transport: Transport, command: Play | Pause | SetSpeed | Seek) -> N
             transport.set_speed(speed)
         case Seek(moment) if math.isfinite(moment):
             transport.seek(moment)
-
-
-def _rate(recent: Sequence[tuple[float, int]]) -> float:
-    """Hz, from (newest stamp, samples) of the last chunks; NaN from fewer than two."""
-    if len(recent) < 2 or not recent[-1][0] > recent[0][0]:
-        return math.nan
-    return sum(count for _, count in recent[1:]) / (recent[-1][0] - recent[0][0])
+        case Step(seconds) if 0 < seconds < math.inf:
+            transport.step(seconds)
+        case SetLoop(on):
+            transport.set_loop(bool(on))
 
 
 def _unique_keys(devices: Sequence[Device], taken: set[str]) -> tuple[tuple[StreamInfo, ...], list[dict[str, str]]]:
