@@ -1,95 +1,119 @@
-"""EEG and ECG made up from a seed, for a session without hardware: ``synthetic:``, ``synthetic:ecg?bpm=72``.
+"""A person made up from a seed, for a session without hardware: ``synthetic:``, ``synthetic:ecg?bpm=60``.
 
-``synthetic:eeg`` and ``synthetic:ecg`` give one stream, ``synthetic:`` both. Options follow a question mark and are
-joined by ``&``: ``seed``; for EEG ``channels`` (1 to 19, all of 10-20 unless
-said), ``eeg_rate`` and ``alpha`` (uV); for ECG ``bpm`` and
-``ecg_rate``. Sample n of a stream depends on the options alone, not on how often or how late it is read.
+``synthetic:eeg`` and ``synthetic:ecg`` give one signal, ``synthetic:`` both. Options follow a question mark and are
+joined by ``&`` (in a shell the address needs quotes); `devices.synthetic_options.Options` says what each means:
+
+- ``script=60:0,60:1,30:0.5``: arousal, in pieces of seconds:level that repeat. It lowers alpha, RMSSD and RR intervals,
+  raises beta, heart rate and LF/HF, and muscle bursts come more often. ``ramp=2``: seconds a change takes.
+- ``eyes=closed``, or ``eyes=30:open,30:closed``: open eyes halve alpha, and blink.
+- of the EEG: ``background alpha beta blink blinks muscle line mains channels eeg_rate``;
+  of the ECG: ``bpm rmssd lf_hf ecg_rate``; of both: ``seed``.
+- faults to rehearse with: ``dropout=30:3`` (at 30 s the device is silent for 3 s, what it lost is counted),
+  ``flat=Fp1,O2`` (or ``ECG``), ``line=40``.
+
+With a script or a fault a stream of markers tells what is to be seen from when on: "arousal 1.00", "eyes closed",
+"dropout 3 s". Sample n of a stream depends on the options alone, not on how often or how late it is read; `truth` gives
+what else is known of it: R peaks, blinks, muscle bursts.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
-from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.api import Chunk, DeviceError, Item, StreamInfo
+from devices.api import Chunk, DeviceError, Events, Item, StreamInfo
 from devices.lsl import lsl_clock
-
-# fmt: off
-MONTAGE_19 = ("Fp1", "Fp2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2",
-              "F7", "F8", "T3", "T4", "T5", "T6", "Fz", "Cz", "Pz")
-# fmt: on
-MONTAGE_8 = ("Fp1", "Fp2", "C3", "C4", "P3", "P4", "O1", "O2")
+from devices.synthetic_ecg import Ecg, r_peaks
+from devices.synthetic_eeg import Eeg, blinks, bursts
+from devices.synthetic_options import EYES, OPEN, RESTING, Options, read_options
 
 PACKET = 0.04
 """Seconds between deliveries, as a headset's packets come."""
-EEG_SECONDS = 64
-"""After which the EEG repeats itself."""
 LONGEST = 1.0
 """Seconds in one chunk at most, also after the reader was away."""
 
-# Amplitude (uV), centre and width (seconds from the R peak) of P, Q, R, S, T in a chest lead: plausible, no more.
-BEAT = (
-    (110.0, -0.17, 0.025),
-    (-90.0, -0.035, 0.010),
-    (1000.0, 0.0, 0.011),
-    (-200.0, 0.032, 0.011),
-    (280.0, 0.24, 0.05),
+Maker = Eeg | Ecg
+MARKERS = StreamInfo(
+    key="synthetic/markers",
+    kind="markers",
+    channels=("marker",),
+    rate=0.0,
+    unit="",
+    name="synthetic markers",
+    source="synthetic:",
 )
-HEART_NOISE = 8.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    seed: int = 0
-    channels: int = 19
-    eeg_rate: int = 250
-    alpha: float = 15.0
-    """Mean amplitude of the 10 Hz rhythm at the back of the head, uV."""
-    bpm: float = 72.0
-    ecg_rate: int = 130
-
-
-LIMITS = {
-    "seed": (0, 2**32 - 1),
-    "channels": (1, 19),
-    "eeg_rate": (100, 4000),
-    "alpha": (0.0, 200.0),
-    "bpm": (20.0, 240.0),
-    "ecg_rate": (100, 4000),
-}
 
 
 def connect(rest: str) -> SyntheticDevice:
     """The made-up device that ``rest`` describes. Raises DeviceError."""
-    kinds, _, query = rest.partition("?")
-    if kinds not in ("", "eeg", "ecg"):
+    kind, _, query = rest.partition("?")
+    if kind not in ("", "eeg", "ecg"):
         raise DeviceError(
-            f"synthetic:{rest}: {kinds!r} is not made here; write synthetic:, synthetic:eeg or synthetic:ecg."
+            f"synthetic:{rest}: {kind!r} is not made here; write synthetic:, synthetic:eeg or synthetic:ecg."
         )
-    given: dict[str, float] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True):
-        low, high = LIMITS.get(name, (0, -1))
-        whole = name not in ("alpha", "bpm")
-        try:
-            value = int(text) if whole else float(text)
-        except ValueError:
-            value = np.nan
-        if not low <= value <= high:
-            known = ", ".join(f"{key} {least:g} to {most:g}" for key, (least, most) in LIMITS.items())
-            raise DeviceError(f"synthetic:{rest}: {name}={text} cannot be used. Options are {known}.")
-        given[name] = value
-    options = Options(**given)  # type: ignore[arg-type]  # whole numbers were made above
-    return SyntheticDevice(("eeg", "ecg") if not kinds else (kinds,), options)
+    try:
+        options = read_options(query)
+    except ValueError as error:
+        raise DeviceError(f"synthetic:{rest}: {error}") from None
+    return SyntheticDevice((kind,) if kind else ("eeg", "ecg"), options, address=f"synthetic:{rest}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """What is known of the first seconds of a made-up person. Times in seconds from sample 0, at which the device is
+    entered."""
+
+    options: Options
+    r_peaks: NDArray[np.float64]
+    """(n,)"""
+    blinks: NDArray[np.float64]
+    """(n,), when the lid is down."""
+    bursts: NDArray[np.float64]
+    """(n, 2): begin and end of the muscle bursts."""
+    markers: tuple[tuple[float, str], ...]
+
+    def arousal(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+        """0 to 1 (n,) at these times (n,)."""
+        return self.options.script.at(times)
+
+
+def truth(options: Options, seconds: float) -> Truth:
+    """What is true of the first ``seconds`` of the person that ``options`` describe."""
+
+    def before(events: Iterator[tuple[float, float]]) -> NDArray[np.float64]:
+        known = itertools.takewhile(lambda event: event[0] < seconds, events)
+        return np.array([event for event in known if event[1] > 0.0], np.float64).reshape(-1, 2)
+
+    return Truth(
+        options=options,
+        r_peaks=np.array(list(itertools.takewhile(lambda peak: peak < seconds, r_peaks(options)))),
+        blinks=before(blinks(options))[:, 0],
+        bursts=np.cumsum(before(bursts(options)), axis=1),
+        markers=tuple(itertools.takewhile(lambda marker: marker[0] < seconds, _markers(options))),
+    )
+
+
+def _markers(options: Options) -> Iterator[tuple[float, str]]:
+    """(seconds from sample 0, text) in order of time."""
+    names = {level: name for name, level in EYES.items()}
+    yield from heapq.merge(
+        ((0.0, f"flat {name}") for name in options.flat),
+        ((begin, f"arousal {level:.2f}") for begin, level in options.script.beginnings()),
+        ((begin, f"eyes {names[level]}") for begin, level in options.eyes.beginnings()),
+        ((begin, f"dropout {seconds:g} s") for begin, seconds in options.dropout),
+        key=lambda marker: marker[0],
+    )
 
 
 class SyntheticDevice:
-    """The streams ``kinds``, paced by ``now`` and ``sleep``; the first sample is taken when the device is entered."""
+    """The signals ``kinds``, paced by ``now`` and ``sleep``; the first sample is taken when the device is entered."""
 
     def __init__(
         self,
@@ -97,9 +121,23 @@ class SyntheticDevice:
         options: Options,
         now: Callable[[], float] = lsl_clock,
         sleep: Callable[[float], None] = time.sleep,
+        address: str = "",
     ) -> None:
         self._makers: tuple[Maker, ...] = tuple(Eeg(options) if kind == "eeg" else Ecg(options) for kind in kinds)
-        self._sent = [0] * len(self._makers)
+        rates = [maker.stream.rate for maker in self._makers]
+        self._holes = [
+            [(round(begin * rate), round((begin + length) * rate)) for begin, length in options.dropout]
+            for rate in rates
+        ]
+        self._sent = [0] * len(rates)
+        self._lost = [0] * len(rates)
+        marked = (options.script, options.eyes, options.dropout, options.flat) != (RESTING, OPEN, (), ())
+        self._marking = _markers(options) if marked else iter(())
+        self._marker = next(self._marking, None)
+        signals = [maker.stream for maker in self._makers]
+        streams = [*signals, MARKERS] if marked else signals
+        self._streams = tuple(replace(stream, source=address or stream.source) for stream in streams)
+        self.identity: Mapping[str, str] = {"made up": address} if address else {}
         self._now = now
         self._sleep = sleep
         self.start = np.nan
@@ -107,7 +145,7 @@ class SyntheticDevice:
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
-        return tuple(maker.stream for maker in self._makers)
+        return self._streams
 
     def __enter__(self) -> Self:
         self.start = self._now()
@@ -136,95 +174,18 @@ class SyntheticDevice:
             end = int(np.floor(elapsed * rate + 1e-6)) + 1 if elapsed > 0 else 0
             while self._sent[index] < end:
                 first = self._sent[index]
-                last = min(end, first + round(LONGEST * rate))
-                times = self.start + np.arange(first, last) / rate
-                items.append(Chunk(maker.stream.key, times, maker.samples(first, last)))
+                hole = next((hole for hole in self._holes[index] if hole[1] > first), (end, end))
+                if hole[0] <= first:
+                    last = min(end, hole[1])
+                    self._lost[index] += last - first
+                else:
+                    last = min(end, hole[0], first + round(LONGEST * rate))
+                    times = self.start + np.arange(first, last) / rate
+                    items.append(Chunk(maker.stream.key, times, maker.samples(first, last), self._lost[index]))
+                    self._lost[index] = 0
                 self._sent[index] = last
+        while self._marker is not None and self._marker[0] <= elapsed and elapsed > 0:
+            moment, text = self._marker
+            items.append(Events(MARKERS.key, np.array([self.start + moment]), (text,)))
+            self._marker = next(self._marking, None)
         return items
-
-
-class Eeg:
-    """Background with a power falling as 1/f, and alpha that waxes and wanes, strongest at the back."""
-
-    def __init__(self, options: Options) -> None:
-        names = MONTAGE_8[: options.channels] if options.channels <= 8 else MONTAGE_19[: options.channels]
-        self.stream = StreamInfo(
-            key="synthetic/eeg",
-            kind="eeg",
-            channels=names,
-            rate=float(options.eeg_rate),
-            unit="uV",
-            name="synthetic EEG",
-            source="synthetic:eeg",
-        )
-        rng = np.random.default_rng([options.seed, 1])
-        n = options.eeg_rate * EEG_SECONDS
-        common = _shaped_noise(rng, options.eeg_rate, 1)  # what all electrodes see
-        table = 0.8 * _shaped_noise(rng, options.eeg_rate, len(names)) + 0.6 * common
-        t = np.arange(n)[:, None] / options.eeg_rate
-        phases = rng.uniform(0.0, 2.0 * np.pi, len(names))
-        # Whole cycles in the table, so that it joins its own beginning.
-        envelope = 1.0 + 0.6 * np.sin(2.0 * np.pi * 5 / EEG_SECONDS * t + rng.uniform(0.0, 2.0 * np.pi))
-        share = np.array([1.0 if name[0] in "OPT" else 0.5 if name[0] == "C" else 0.25 for name in names])
-        table += options.alpha * share * envelope * np.sin(2.0 * np.pi * 10.0 * t + phases)
-        self._table = table.astype(np.float32)
-
-    def samples(self, first: int, last: int) -> NDArray[np.float32]:
-        """Samples ``first`` to ``last`` (n, channels) in uV."""
-        taken: NDArray[np.float32] = np.take(self._table, np.arange(first, last), axis=0, mode="wrap")
-        return taken
-
-
-class Ecg:
-    """One chest lead, a beat every ``60 / bpm`` seconds; the first R peak is half a beat after sample 0."""
-
-    def __init__(self, options: Options) -> None:
-        self.stream = StreamInfo(
-            key="synthetic/ecg",
-            kind="ecg",
-            channels=("ECG",),
-            rate=float(options.ecg_rate),
-            unit="uV",
-            name="synthetic ECG",
-            source="synthetic:ecg",
-        )
-        self._rate = options.ecg_rate
-        self._beat = 60.0 / options.bpm
-        self._seed = options.seed
-        self._blocks: dict[int, NDArray[np.float32]] = {}
-
-    def samples(self, first: int, last: int) -> NDArray[np.float32]:
-        """Samples ``first`` to ``last`` (n, 1) in uV."""
-        blocks = range(first // self._rate, (last - 1) // self._rate + 1)
-        old = self._blocks
-        self._blocks = {index: old[index] if index in old else self._block(index) for index in blocks}
-        whole = np.concatenate([self._blocks[index] for index in blocks])
-        return whole[first - blocks[0] * self._rate : last - blocks[0] * self._rate].copy()
-
-    def _block(self, index: int) -> NDArray[np.float32]:
-        """Second ``index`` (rate, 1), always computed whole: the last bit of ``exp`` may depend on the length."""
-        t = (index * self._rate + np.arange(self._rate)) / self._rate
-        phase = np.mod(t / self._beat, 1.0)
-        total = np.random.default_rng([self._seed, 2, index]).normal(0.0, HEART_NOISE, self._rate)
-        for amplitude, centre, width in BEAT:
-            # P and T move towards the R peak as the heart beats faster, or they would run into the next beat.
-            squeeze = min(1.0, np.sqrt(self._beat)) if abs(centre) > 0.1 else 1.0
-            for neighbour in (-1.0, 0.0, 1.0):
-                away = (phase - 0.5 + neighbour) * self._beat - centre * squeeze
-                total += amplitude * np.exp(-0.5 * (away / (width * squeeze)) ** 2)
-        return total.astype(np.float32)[:, None]
-
-
-Maker = Eeg | Ecg
-
-
-def _shaped_noise(rng: np.random.Generator, rate: int, channels: int) -> NDArray[np.float64]:
-    """Gaussian noise (EEG_SECONDS * rate, channels), 10 uV standard deviation, power as 1/f from 0.5 to 100 Hz."""
-    n = rate * EEG_SECONDS
-    frequencies = np.arange(n // 2 + 1)[:, None] / EEG_SECONDS
-    inside = (frequencies >= 0.5) & (frequencies <= 100.0)
-    amplitude = np.where(inside, 1.0 / np.sqrt(np.maximum(frequencies, 0.5)), 0.0)
-    shape = (len(frequencies), channels)
-    spectrum = amplitude * (rng.standard_normal(shape) + 1j * rng.standard_normal(shape))
-    noise: NDArray[np.float64] = np.fft.irfft(spectrum, n, axis=0)
-    return np.asarray(10.0 * noise / noise.std(axis=0), np.float64)
