@@ -1,7 +1,7 @@
 """Streams of the lab streaming layer: ``lsl:type=EEG``, ``lsl:name=Muse,type=EEG``, ``lsl:source_id=...``.
 
 Conditions are joined by commas and must all hold: ``type`` (in any case), ``name``, ``source_id``, ``host``, ``uid``.
-``lsl:`` alone takes the only stream there is.
+``lsl:`` alone takes the only stream there is. A source that was opened is taken again only from the same host.
 
 LSL has neither authentication nor encryption, so only this machine is asked unless the address says ``lan``
 (``lsl:type=EEG,lan``) or a configuration of the user's own is found where liblsl looks for one: LSLAPICFG,
@@ -13,12 +13,14 @@ What a stream says of itself is untrusted text: counts, rates and lengths are ca
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import queue
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +29,8 @@ import numpy as np
 import pylsl
 from numpy.typing import NDArray
 
-from devices.api import Chunk, DeviceError, Events, Item, StreamInfo, unit_name
+from devices.api import Chunk, Clock, DeviceError, Events, Found, Item, Notice, StreamInfo, unit_name
+from devices.stamps import Stamps
 
 RESOLVE_TIMEOUT = 5.0
 """Seconds to wait for a stream that fits."""
@@ -35,6 +38,11 @@ LISTEN = 0.7
 """Seconds to listen at least: a second stream that fits may answer only to the second round of questions, at 0.5 s."""
 OPEN_TIMEOUT = 5.0
 CORRECTION_INTERVAL = 5.0
+"""Seconds between two `Clock`s; liblsl measures every 2 s."""
+BUSY = 0.5
+"""Seconds. A measurement whose round trip took longer says nothing: the source was stopped, or the network down."""
+REPORT_INTERVAL = 10.0
+"""Seconds between two notices on the samples that are left out."""
 SILENCE = 3.0
 """Seconds without a sample after which the network is asked whether a stream is still there: what freezes, or loses its
 cable, never closes its connection."""
@@ -103,11 +111,12 @@ def use_network(lan: bool = False) -> None:
             )
 
 
-def discover(seconds: float = LISTEN, lan: bool = False) -> list[StreamInfo]:
-    """The streams there are right now, by name; channel labels and units are known only once a stream is opened."""
+def discover(seconds: float = LISTEN, lan: bool = False) -> list[Found]:
+    """The streams there are right now, by name, each with an address that opens it and no other."""
     use_network(lan)
-    found = _listen({}, seconds, seconds)
-    return sorted((_describe(info, ()) for info in found if not _refusal(info)), key=lambda info: info.key)
+    found, _ = _listen({}, seconds, seconds)
+    found = sorted((info for info in found if not _refusal(info)), key=lambda info: (info.name(), info.type()))
+    return [Found(_address(info, found) + (",lan" if lan else ""), _what(info)) for info in found]
 
 
 def connect(rest: str) -> LslDevice:
@@ -115,9 +124,9 @@ def connect(rest: str) -> LslDevice:
     conditions, lan = _conditions(rest)
     use_network(lan)
     address = f"lsl:{rest}"
-    found = _listen(conditions, RESOLVE_TIMEOUT, LISTEN)
+    found, others = _listen(conditions, RESOLVE_TIMEOUT, LISTEN)
     if not found:
-        there = _listen({}, LISTEN, LISTEN)
+        there, _ = _listen({}, LISTEN, LISTEN)
         reach = "this machine" if _scope == "machine" else "the network"
         now = f"{reach} has {_list(there)}" if there else f"{reach} has no stream at all"
         advice = "start the source, or add ,lan to look beyond this machine" if reach == "this machine" else ""
@@ -135,24 +144,41 @@ def connect(rest: str) -> LslDevice:
         link = _Link(found[0])
     except RuntimeError as error:  # the base of everything that pylsl raises
         raise DeviceError(f"{address}: found, but it cannot be opened: {error} Restart the source.") from error
-    return LslDevice(address, found[0], link)
+    twins = [info for info in others if info.source_id() and _near(info) == _near(found[0])]
+    return LslDevice(address, found[0], link, twins)
 
 
 class LslDevice:
     """One LSL stream as a device: one inlet, a thread that watches the source's clock and finds a lost source again.
 
     A source that goes away and comes back under the same name, type, source_id, host, channels and rate is taken up
-    again; the first chunk then says in ``lost`` how many samples the gap would have held. So is one that was started
-    anew while the old one hangs: silent, and no longer answering. Meanwhile ``read`` gives nothing and ``problem`` says
-    why. Streams without a rate are events, whatever their format.
+    again, and a `Notice` says so; the first chunk then says in ``lost`` how many samples the gap would have held. So is
+    one that was started anew while the old one hangs: silent, and no longer answering. Meanwhile ``read`` gives nothing
+    and ``problem`` says why. Streams without a rate are events, whatever their format.
+
+    Times of a signal always rise; `devices.stamps` says what becomes of stamps that make no sense.
     """
 
-    def __init__(self, address: str, found: pylsl.StreamInfo, link: _Link) -> None:
+    def __init__(
+        self, address: str, found: pylsl.StreamInfo, link: _Link, twins: Sequence[pylsl.StreamInfo] = ()
+    ) -> None:
         self._address = address
         self._identity = _identity(found)
+        self._near = _near(found)
         self._link: _Link | None = link  # set by the reader only
         self._info = link.info
-        self._last = np.nan
+        self._last = math.nan
+        self._said: list[str] = []
+        if twins:
+            self._said.append(
+                f"read from {_pin(link)}; its source_id {_clean(found.source_id())} is sent by others too: "
+                f"{_list(twins, uid=True)}"
+            )
+        self._before: tuple[str, float] | None = None  # uid and last arrival of the outlet that was lost
+        self._pulled = math.nan
+        self._clocked = -math.inf
+        self._left_out = (0, 0, 0)
+        self._reported = -math.inf
         self._refused = 0
         self._heard = 0.0
         self._again: queue.SimpleQueue[_Link] = queue.SimpleQueue()
@@ -161,15 +187,21 @@ class LslDevice:
         self._stop = False
         self._failure: BaseException | None = None
         self._keeper: threading.Thread | None = None
-        self._absence = self._refusals = self._unix = ""
+        self._absence = self._refusals = self._guessed = ""
         self.uid = link.uid
         """LSL's identifier of the outlet that is read: two devices with one uid read the same stream twice."""
+        self._who: Mapping[str, str] = link.who
 
     @property
     def problem(self) -> str:
         """One line while something is wrong, "" when all is well. May be read from any thread."""
-        problems = "; ".join(text for text in (self._absence, self._refusals, self._unix) if text)
+        problems = "; ".join(text for text in (self._absence, self._refusals, self._guessed) if text)
         return problems and f"{self._address}: {problems}"
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Who sends: host, uid, source_id, session_id, created_at; manufacturer, model and serial when it says so."""
+        return self._who
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -197,7 +229,7 @@ class LslDevice:
         self._link = None
 
     def read(self, timeout: float) -> list[Item]:
-        """What has come, at most one item; waits at most ``timeout`` seconds for the first sample."""
+        """What has come, at most one chunk; waits at most ``timeout`` seconds for the first sample."""
         if self._failure is not None:
             raise self._failure
         if self._link is not None and self._link.given_up:
@@ -210,43 +242,99 @@ class LslDevice:
                 return []
             self._heard = time.monotonic()
             self._link = link
-            self.uid = link.uid
+            self.uid, self._who = link.uid, link.who
+            self._left_out = (0, 0, 0)
             self._absence = ""
         try:
             samples, stamps = link.pull(timeout)
         except pylsl.util.LostError:
             self._let_go("the source has gone; waiting for it to come back")
             return []
-        if not len(stamps):
+        now, unix = lsl_clock(), time.time()
+        away, self._pulled = now - self._pulled, now
+        if len(stamps):
+            self._heard = time.monotonic()
+            if self._absence:
+                self._absence = ""
+            if not np.dot(stamps, stamps) < ABSURD**2:  # the usual case in one call; NaN compares false
+                samples, stamps = self._refuse(samples, stamps)
+        clocks = self._clocks(link, now, unix)
+        if not len(stamps) and not link.stamps.waiting:
+            return self._notices(link, now) + clocks
+        placed = link.stamps.take(samples, stamps, now, unix)
+        if link.stamps.asks and not link.asked:
+            link.asked = True
+            self._wake.set()
+        given = self._given(link, placed.times, placed.samples, placed.lost, away)
+        return self._notices(link, now) + clocks + given
+
+    def _given(
+        self, link: _Link, times: NDArray[np.float64], samples: NDArray[Any], lost: int, away: float
+    ) -> list[Item]:
+        if not len(times):
             return []
-        self._heard = time.monotonic()
-        if self._absence:
-            self._absence = ""
-        if not np.dot(stamps, stamps) < ABSURD**2:  # the usual case in one call; NaN compares false
-            samples, stamps = self._refuse(samples, stamps)
-            if not len(stamps):
-                return []
-        times = link.stamps.to_session(stamps, lsl_clock())
-        if link.stamps.unix:
-            self._unix = "stamps are Unix time, taken to be this machine's clock"
+        if link.fresh:
+            link.fresh = False
+            gap = float(times[0]) - self._last
+            missing = max(round(gap * self._info.rate) - 1, 0) if gap > 0 else 0  # false for NaN: nothing before
+            lost += missing
+            if self._before is not None:
+                uid, heard = self._before
+                self._before = None
+                seconds = gap if self._info.rate and gap > 0 else self._heard - heard
+                held = f", {missing} samples missing" if self._info.rate else ""
+                self._said.append(
+                    f"the source came back as another outlet after {seconds:.3f} s{held}: uid {uid} -> {_pin(link)}"
+                )
+        elif self._info.rate and away > BUFFER_SECONDS / 2 and times[0] - self._last > 1.5 / self._info.rate:
+            missing = round((times[0] - self._last) * self._info.rate) - 1
+            lost += missing
+            self._said.append(f"{missing} samples missing: nobody read for {away:.1f} s, LSL keeps {BUFFER_SECONDS} s")
+        self._last = float(times[-1])
         if not self._info.rate:
             return [Events(self._info.key, times, _texts(samples))]
         values = np.asarray(samples, np.float32)
         if link.scale is not None:
             values = values * link.scale
-        lost = 0
         if self._refused:
-            lost, self._refused, self._refusals = self._refused, 0, ""
-        if link.fresh:
-            link.fresh = False
-            if times[0] > self._last:  # false for the NaN before the first sample
-                lost += max(round((times[0] - self._last) * self._info.rate) - 1, 0)
-        self._last = float(times[-1])
+            lost, self._refused, self._refusals = lost + self._refused, 0, ""
         return [Chunk(self._info.key, times, values, lost)]
 
+    def _clocks(self, link: _Link, now: float, unix: float) -> list[Item]:
+        """Take up what was measured; at most one `Clock`, never one that was not measured."""
+        seen = False
+        while link.measured:
+            link.stamps.measure(*link.measured.popleft())
+            link.asked = False
+            seen = True
+        if not seen or now - self._clocked < CORRECTION_INTERVAL - 1.0:
+            return []
+        self._clocked = now
+        return [Clock(self._info.key, now, *link.stamps.clock(now, unix))]
+
+    def _notices(self, link: _Link, now: float) -> list[Item]:
+        stamps = link.stamps
+        if stamps.notices:
+            self._said += stamps.notices
+            stamps.notices.clear()
+            off = "its stamps are not those of its clock; samples are placed by when they arrive"
+            self._guessed = off if stamps.by_arrival else ""
+        left_out = (stamps.late, stamps.twice, stamps.wild)
+        if left_out != self._left_out and now - self._reported >= REPORT_INTERVAL:
+            self._left_out, self._reported = left_out, now
+            words = ("out of order", "sent twice", "with wild stamps")
+            counts = ", ".join(f"{count} {word}" for count, word in zip(left_out, words, strict=True) if count)
+            self._said.append(f"samples of this outlet so far: {counts}")
+        if not self._said:
+            return []
+        said, self._said = self._said, []
+        return [Notice(self._info.key, now, text) for text in said]
+
     def _let_go(self, why: str) -> None:
+        if self._link is not None and self._before is None:
+            self._before = self._link.uid, self._heard
         self._link = None
-        self._unix = ""
+        self._guessed = ""
         self._absence = why
         self._wanted = True
         self._wake.set()
@@ -267,7 +355,6 @@ class LslDevice:
         return samples[good], stamps[good]
 
     def _keep(self) -> None:
-        measured = time.monotonic()
         given_up = ""
         try:
             while not self._stop:
@@ -281,9 +368,7 @@ class LslDevice:
                     self._find_again(given_up)
                     given_up = ""
                 elif link is not None and not link.given_up:
-                    if time.monotonic() - measured >= CORRECTION_INTERVAL:
-                        link.measure()
-                        measured = time.monotonic()
+                    link.measure()
                     if self._silent():
                         given_up = self._look_for_successor(link)
         except BaseException as error:  # noqa: BLE001  (handed to the reader)
@@ -325,8 +410,10 @@ class LslDevice:
             fitting = [info for info in resolver.results() if _identity(info) == self._identity]
             # What was given up for hanging may stir again; it is taken only when there is nothing else.
             fitting = [info for info in fitting if info.uid() != given_up] or fitting
-            if len(fitting) > 1:
-                self._absence = f"the source has gone; not taken for it: {_list(fitting)}"
+            others = [info for info in resolver.results() if _near(info) == self._near and info not in fitting]
+            if len(fitting) > 1 or others:
+                others = fitting if len(fitting) > 1 else others
+                self._absence = f"the source has gone; not taken for it: {_list(others, uid=True)}"
             if len(fitting) != 1:
                 continue
             try:
@@ -339,35 +426,6 @@ class LslDevice:
                 continue
             self._again.put(link)
             return
-
-
-class Stamps:
-    """Takes a source's stamps to the session clock by adding the measured offset between the two clocks.
-
-    The offset is measured now and then and differs by microseconds each time; applied at once it could put a sample
-    before its predecessor. So it follows the measurement by at most a quarter of a sample period a chunk. A difference
-    beyond 0.1 s is no error of measurement: the clocks were set, and the offset follows at once.
-    """
-
-    def __init__(self, rate: float, offset: float) -> None:
-        self._step = 0.25 / rate if rate else 0.1
-        self._applied = offset
-        self.measured = offset
-        """Seconds to be added; set by the thread that measures."""
-        self.unix = False
-        """Stamps were found to be seconds since 1970, as muselsl's are by default."""
-
-    def to_session(
-        self, stamps: NDArray[np.float64], now: float, unix: Callable[[], float] = time.time
-    ) -> NDArray[np.float64]:
-        """Session-clock times (n,) of finite ``stamps`` (n,); ``now`` is the session clock, ``unix`` since 1970."""
-        if not self.unix and stamps[0] + self._applied > 1e9 > now:
-            self.unix = True
-            self._applied = now - unix()
-        if not self.unix:
-            change = self.measured - self._applied
-            self._applied += change if abs(change) > 0.1 else min(max(change, -self._step), self._step)
-        return stamps + self._applied
 
 
 class _Link:
@@ -390,7 +448,15 @@ class _Link:
         factors = [_VOLTS.get(row.unit, 1.0) / _VOLTS.get(self.info.unit, 1.0) for row in rows]
         mixed = self.info.unit in _VOLTS and any(row.unit in _VOLTS and row.unit != self.info.unit for row in rows)
         self.scale = np.array(factors, np.float32) if mixed else None
-        self.stamps = Stamps(self.info.rate, float(self.inlet.time_correction(OPEN_TIMEOUT)))
+        self.who = _who(full)
+        self._found = found
+        when, offset, uncertainty, self._round_trip = _correction(self.inlet, OPEN_TIMEOUT)
+        self.stamps = Stamps(self.info.rate, when, offset, uncertainty)
+        self.measured: deque[tuple[float, float, float]] = deque([(when, offset, uncertainty)])
+        """Measurements that the reader has not taken up yet: session clock, offset, uncertainty."""
+        self._measured_at = when
+        self.asked = False
+        """The reader needs the clock measured at once."""
         self.fresh = True
         self._burst = 1
 
@@ -412,10 +478,38 @@ class _Link:
         return samples, stamps
 
     def measure(self) -> None:
+        """Called by the keeper: what liblsl has measured since, or, when asked, a measurement of now."""
+        asked = self.asked
         try:
-            self.stamps.measured = float(self.inlet.time_correction(1.0))
+            # liblsl measures anew only every 2 s, but at once for a new inlet.
+            inlet = pylsl.StreamInlet(self._found, recover=False) if asked else self.inlet
+            when, offset, uncertainty, round_trip = _correction(inlet, 1.5 if asked else 1.0)
         except RuntimeError:
-            return  # no answer: the last measurement stands, and the reader notices when the source has gone
+            self.asked = False  # no answer: the last measurement stands, and the reader notices when the source is gone
+            return
+        self.asked = False
+        if when > self._measured_at + 1e-3 and round_trip < BUSY:
+            self._measured_at = when
+            self.measured.append((when, offset, uncertainty))
+
+
+pylsl.lib.lib.lsl_time_correction_ex.restype = ctypes.c_double
+
+
+def _correction(inlet: pylsl.StreamInlet, timeout: float) -> tuple[float, float, float, float]:
+    """When it was measured (session clock), the offset to be added to stamps, its sd, and the round trip; seconds.
+
+    liblsl repeats what it has measured last for as long as the source does not answer; the time then is the same as
+    before. The error of an offset is at most half the round trip, either way.
+    """
+    remote, round_trip, error = ctypes.c_double(), ctypes.c_double(), ctypes.c_int()
+    offset = float(
+        pylsl.lib.lib.lsl_time_correction_ex(
+            inlet.obj, ctypes.byref(remote), ctypes.byref(round_trip), ctypes.c_double(timeout), ctypes.byref(error)
+        )
+    )
+    pylsl.util.handle_error(error)
+    return remote.value + offset, offset, round_trip.value / math.sqrt(12), round_trip.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,18 +539,21 @@ def _conditions(rest: str) -> tuple[dict[str, str], bool]:
     return conditions, lan
 
 
-def _listen(conditions: Mapping[str, str], timeout: float, least: float) -> list[pylsl.StreamInfo]:
-    """The streams that fit; returns after ``least`` seconds when there is one, else after ``timeout``."""
-    resolver = pylsl.ContinuousResolver(forget_after=timeout)
+def _listen(
+    conditions: Mapping[str, str], timeout: float, least: float
+) -> tuple[list[pylsl.StreamInfo], list[pylsl.StreamInfo]]:
+    """The streams that fit, and the others; returns after ``least`` seconds when one fits, else after ``timeout``."""
+    resolver = pylsl.ContinuousResolver(forget_after=max(timeout, 1.0))
     start = time.monotonic()
     while True:
-        time.sleep(0.05)
+        time.sleep(min(0.05, timeout))
         waited = time.monotonic() - start
         if waited < least:
             continue
-        fitting = [info for info in resolver.results() if _fits(info, conditions)]
+        there = resolver.results()
+        fitting = [info for info in there if _fits(info, conditions)]
         if fitting or waited >= timeout:
-            return fitting
+            return fitting, [info for info in there if not _fits(info, conditions)]
 
 
 def _property(info: pylsl.StreamInfo, key: str) -> str:
@@ -474,6 +571,61 @@ def _fits(info: pylsl.StreamInfo, conditions: Mapping[str, str]) -> bool:
 def _identity(info: pylsl.StreamInfo) -> tuple[object, ...]:
     texts = tuple(_property(info, key) for key in ("name", "type", "source_id", "host"))
     return (*texts, info.channel_count(), info.nominal_srate(), info.channel_format())
+
+
+def _near(info: pylsl.StreamInfo) -> tuple[str, ...]:
+    """What streams share that could be taken for each other."""
+    return tuple(_property(info, key) for key in ("name", "type", "source_id"))
+
+
+def _pin(link: _Link) -> str:
+    return f"{link.uid} on host {link.who['host']}"
+
+
+def _who(full: pylsl.StreamInfo) -> dict[str, str]:
+    said = {
+        "host": full.hostname(),
+        "uid": full.uid(),
+        "source_id": full.source_id(),
+        "session_id": full.session_id(),
+        "created_at": f"{full.created_at():.6f}",
+    }
+    desc = full.desc()
+    for name, others in (("manufacturer", ()), ("model", ()), ("serial", ("serial_number",))):
+        for node in (desc, desc.child("acquisition"), desc.child("amplifier"), desc.child("device")):
+            for child in (name, *others):
+                said.setdefault(name, "")
+                said[name] = said[name] or ("" if node.empty() else node.child_value(child))
+    return {name: _clean(text) for name, text in said.items() if text}
+
+
+def _address(info: pylsl.StreamInfo, there: Sequence[pylsl.StreamInfo]) -> str:
+    """The shortest address that opens this stream and none of the others there."""
+    usable = [key for key in KEYS if _readable(key, _property(info, key))]
+    for count in range(2, len(usable) + 1):
+        conditions = {key: _property(info, key) for key in usable[:count]}
+        if sum(_fits(one, conditions) for one in there) == 1:
+            return "lsl:" + ",".join(f"{key}={value}" for key, value in conditions.items())
+    return f"lsl:uid={_clean(info.uid())}"
+
+
+def _readable(key: str, value: str) -> bool:
+    """Whether an address can say it."""
+    return bool(value) and _clean(value) == value and _conditions_or_none(f"{key}={value}") == {key: value}
+
+
+def _conditions_or_none(rest: str) -> dict[str, str] | None:
+    try:
+        return _conditions(rest)[0]
+    except DeviceError:
+        return None
+
+
+def _what(info: pylsl.StreamInfo) -> str:
+    channels = f"{info.channel_count()} channel{'s' if info.channel_count() > 1 else ''}"
+    rate = f"{info.nominal_srate():g} Hz" if info.nominal_srate() else "no rate"
+    what = f"{_clean(info.type()) or 'unknown'}, {channels}, {rate}, host {_clean(info.hostname())}"
+    return what + (f", source_id {_clean(info.source_id())}" if info.source_id() else "")
 
 
 def _refusal(info: pylsl.StreamInfo) -> str:
@@ -546,11 +698,14 @@ def _describe(info: pylsl.StreamInfo, rows: Sequence[_Row]) -> StreamInfo:
 
 
 def _texts(samples: NDArray[Any]) -> tuple[str, ...]:
-    """One text per sample: channels joined by a comma, numbers as short as they can be said."""
-    return tuple(", ".join(_text(value) for value in row) for row in samples.tolist())
+    """One text per sample: channels joined by a comma, numbers as short as they can be said exactly."""
+    shortest = np.float32 if samples.dtype == np.float32 else float
+    return tuple(", ".join(_text(value, shortest) for value in row) for row in samples.tolist())
 
 
-def _text(value: bytes | int | float) -> str:
+def _text(value: bytes | int | float, shortest: type) -> str:
     if isinstance(value, bytes):
         return value[:MAX_TEXT].decode("utf-8", errors="replace")
-    return str(value) if isinstance(value, int) else f"{value:.9g}"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else str(shortest(value))
+    return str(value)
