@@ -1,4 +1,9 @@
-"""Replay of an XDF recording: ``xdf:PATH``.
+"""Replay of an XDF recording: ``xdf:PATH``, ``xdf:PATH?speed=2&loop=1&from=10&to=60``.
+
+Options follow the last question mark of the address and are joined by ``&``: ``speed`` (1 is real time, ``max`` as fast
+as it is taken), ``loop`` (0 or 1), ``from`` and ``to`` (seconds from the beginning). Nothing is percent-decoded. What
+names an existing file as a whole is always that file, whatever its name contains; so is a text without an option after
+its last question mark. (A shell wants quotes about ``?`` and ``&``.)
 
 Two kinds of file, two orders of delivery:
 
@@ -47,6 +52,9 @@ BATCH = 0.5
 BATCH_ITEMS = 2000
 SHORTEST_WAIT = 1e-6
 """Seconds; shorter ones are rounding of the clock, and sleeping them would not move it."""
+MAX_UNREADABLE = 100
+SHORTEST_ROUND = 0.1
+"""Seconds; a loop over less would be nothing but rewinding."""
 LONGEST_WAIT = 3600.0
 """A step in the stamps longer than this is a clock jump; nobody waits for it."""
 
@@ -62,16 +70,52 @@ _KINDS = {
 
 
 def connect(rest: str) -> XdfReplay:
-    """The replay of the recording at this path."""
-    return XdfReplay(rest)
+    """The replay of the recording at this path, with the options that may follow it. Raises DeviceError."""
+    path, mark, query = rest.rpartition("?")
+    if not mark or "=" not in query or _is_file(rest):
+        return XdfReplay(rest)
+    given: dict[str, float] = {}
+    for option in query.split("&"):
+        name, _, text = option.partition("=")
+        try:
+            value = np.inf if (name, text) == ("speed", "max") else float(text)
+        except ValueError:
+            value = np.nan
+        allowed = {
+            "speed": value > 0.0,
+            "loop": value in (0.0, 1.0),
+            "from": 0.0 <= value < np.inf,
+            "to": 0.0 <= value < np.inf,
+        }
+        if name in given or not allowed.get(name, False):
+            raise DeviceError(
+                f"xdf:{rest}: {option} cannot be used. After the file, ? and joined by & may stand: speed=2 (or max), "
+                "loop=1, from=10, to=60 (seconds from the beginning)."
+            )
+        given[name] = value
+    return XdfReplay(
+        path,
+        start=given.get("from"),
+        stop=given.get("to"),
+        speed=given.get("speed", 1.0),
+        loop=given.get("loop") == 1.0,
+    )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # a name longer than the system takes
+        return False
 
 
 class XdfReplay:
     """A recording as a `Device` with the controls of a `Transport`.
 
     ``start`` and ``stop`` cut, in seconds from the recording's beginning (the first sample of its signals). ``now``
-    and ``sleep`` pace it. ``left_out`` names the streams that are not delivered, with the reason; ``findings`` the
-    damage of the file, growing while it is read.
+    and ``sleep`` pace it. With ``loop`` the end is followed by a `Rewind` and the start, unless what there is is
+    shorter than SHORTEST_ROUND; while paused it is not, only a further `step` begins the next round. ``left_out`` names
+    the streams that are not delivered, with the reason; ``findings`` the damage of the file, growing while it is read.
 
     Numeric streams with a rate are signals, in float32. String streams are events, one text a sample (several channels
     joined by "; "), and so are irregular numeric streams of type Markers. Irregular EEG or ECG gets its measured rate.
@@ -86,6 +130,7 @@ class XdfReplay:
         start: float | None = None,
         stop: float | None = None,
         speed: float = 1.0,
+        loop: bool = False,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -121,7 +166,7 @@ class XdfReplay:
         self._playing = True
         self._goal: float | None = None
         self._step = 0.0
-        self._looping = False
+        self._looping = loop
         self._anchor_is_old = False
         self.set_speed(speed)
         self._begin_again()
@@ -210,7 +255,8 @@ class XdfReplay:
         items = self._recorded() if self.own else self._merged()
         if self._cut_start == -np.inf and self._cut_stop == np.inf:
             return items
-        return ((due, kept) for due, item in items if (kept := self._cut(item)) is not None)
+        last = self._cut_stop  # of a piece that is cut the end may be due later
+        return ((min(due, last), kept) for due, item in items if (kept := self._cut(item)) is not None)
 
     def _cut(self, item: Item) -> Item | None:
         if isinstance(item, Tick):
@@ -238,7 +284,7 @@ class XdfReplay:
                         if np.isfinite(tick):
                             yield tick, Tick(tick)
                         else:
-                            self._unreadable.append(f"session event {str(text)[:60]!r} has no time; left out")
+                            self._left_out(f"session event {str(text)[:60]!r} has no time; left out")
                     elif word == EVENT_LOST:
                         count, _, key = rest.partition(" ")
                         # The key in the header is XML text, which is stripped when it is read.
@@ -248,6 +294,10 @@ class XdfReplay:
                 if len(times):
                     key = self._streams[number].key
                     yield float(times[-1]), self._item(number, times, values, lost.pop(key.strip(), 0))
+
+    def _left_out(self, what: str) -> None:
+        if what not in self._unreadable and len(self._unreadable) < MAX_UNREADABLE:  # a loop comes by again and again
+            self._unreadable.append(what)
 
     def _merged(self) -> Iterator[tuple[float, Item]]:
         sources = [self._pieces(place, number) for place, number in enumerate(self._streams)]
@@ -327,33 +377,34 @@ class XdfReplay:
             if self._anchor_is_old:
                 self._anchor = None
                 self._anchor_is_old = False
+        rewound = False
         if goal is not None:
-            back = goal < self._position
-            if back:
+            rewound = goal < self.position
+            if rewound:
                 self._begin_again()
             self._unpaced = goal
-            if back:
-                return [Rewind()]
         if step:
-            self._unpaced = max(self._unpaced, self._position) + step
+            rewound |= self._prepare_step(step)
+        if rewound:
+            return [Rewind()]
         deadline = self._now() + timeout
         batch: list[Item] = []
         first = np.nan
         while len(batch) < BATCH_ITEMS:
-            if self._head is None and (head := next(self._source, None)) is not None:
-                # A stamp that is no number cannot be waited for.
-                self._head = head if np.isfinite(head[0]) else (self._position, head[1])
-            if self._head is None:
-                if not self._over and not batch:
-                    if self._looping:
-                        self._begin_again()
-                        return [Rewind()]
-                    self._over = True
-                    self._position = self._stop
-                    return [End()]
-                if not batch:
-                    self._sleep(max(0.0, deadline - self._now()))
+            if not self._ahead():
+                if batch:
+                    break
+                if not self._looped():
+                    if not self._over:
+                        self._over = True
+                        self._position = self._stop
+                        return [End()]
+                elif playing:
+                    self._begin_again()
+                    return [Rewind()]
+                self._sleep(max(0.0, deadline - self._now()))
                 break
+            assert self._head is not None
             due, item = self._head
             if batch and due > first + BATCH:
                 break
@@ -374,6 +425,28 @@ class XdfReplay:
             self._head = None
             self._position = max(self._position, due)
         return batch
+
+    def _ahead(self) -> bool:
+        """Whether there is an item left; it is ``_head`` then."""
+        if self._head is None and (head := next(self._source, None)) is not None:
+            # A stamp that is no number cannot be waited for.
+            self._head = head if np.isfinite(head[0]) else (self._position, head[1])
+        return self._head is not None
+
+    def _looped(self) -> bool:
+        """Whether the end that is reached is followed by the start."""
+        return self._looping and self._position - self._start >= SHORTEST_ROUND
+
+    def _prepare_step(self, seconds: float) -> bool:
+        """Whether it begins the next round of a loop."""
+        again = not self._ahead() and self._looped()
+        if again:
+            self._begin_again()
+        reached = max(self._unpaced, self._position)
+        if self._ahead() and self._head is not None and self._head[0] - reached > LONGEST_WAIT:
+            reached = self._head[0]
+        self._unpaced = reached + seconds
+        return again
 
     def _wait(self, due: float, speed: float) -> float:
         """Seconds on the wall until ``due``; moves the position along."""
@@ -441,8 +514,11 @@ class XdfReplay:
             self._anchor_is_old = True
 
     def seek(self, time: float) -> None:
+        if np.isnan(time):
+            raise ValueError("a time to seek is a number")
         with self._lock:
             self._goal = min(max(time, self._start), self._stop)
+            self._step = 0.0
             self._anchor_is_old = True
 
     def __enter__(self) -> Self:

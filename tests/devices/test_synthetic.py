@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,7 +86,7 @@ def test_however_often_it_is_read_the_samples_and_markers_are_the_same():
 def test_any_cut_in_any_order_gives_the_same_bits(made, cuts):
     options = read_options(f"{SCRIPT}&eeg_rate=130&channels=3&seed=5")
     whole, again = made(options).samples(0, 3001), made(options)
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in itertools.pairwise(cuts):
         first, last = min(first, last), max(first, last) + 1
         np.testing.assert_array_equal(again.samples(first, last), whole[first:last])
 

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from devices.api import Chunk, Device, DeviceError, End, Events, Rewind, Tick, Transport, open_device
+from devices.api import Chunk, Device, DeviceError, End, Events, Rewind, Tick, Transport, discover, open_device
 from devices.xdf import BATCH, XdfReplay
 from devices.xdf_format import (
     AFFECT_TYPE,
@@ -493,3 +493,369 @@ def test_a_jump_of_the_clock_by_days_is_not_waited_for(tmp_path):
     with replay:
         everything(replay)
     assert clock.time - 1000.0 < 3.0
+
+
+# -- loop ------------------------------------------------------------------------------------------------------------
+
+
+def rounds(replay, count, timeout=0.1):
+    """Everything of so many rounds, a list each, without the `Rewind` between them."""
+    found = [[]]
+    while len(found) <= count:
+        for item in replay.read(timeout):
+            assert not isinstance(item, End)
+            if isinstance(item, Rewind):
+                found.append([])
+            else:
+                found[-1].append(plain(item))
+    return found[:count]
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 4.0, math.inf])
+def test_a_loop_gives_the_same_items_in_every_round_and_keeps_the_pace(tmp_path, speed):
+    path = write_signal(tmp_path / "a.xdf")
+    with XdfReplay(path, speed=math.inf) as straight:
+        expected = [plain(item) for item in everything(straight)[:-1]]
+    replay, clock = paced(path, speed=speed, loop=True)
+    began = clock.time
+    with replay:
+        assert replay.looping
+        assert rounds(replay, 3, 0.03) == [expected] * 3
+    assert clock.time - began == pytest.approx(3 * 2.99 / speed, abs=0.15)
+
+
+@pytest.mark.parametrize("speed", [2.0, math.inf])
+def test_a_loop_over_a_record_of_insula_gives_the_recorded_order_in_every_round(own_record, speed):
+    path, expected = own_record
+    replay, _ = paced(path, speed=speed, loop=True)
+    with replay:
+        assert rounds(replay, 3) == [[plain(item) for item in expected]] * 3
+
+
+def test_a_loop_over_a_stretch_stays_within_it(tmp_path):
+    path = write_signal(tmp_path / "a.xdf")
+    replay, clock = paced(path, start=1.0, stop=2.0, loop=True)
+    began = clock.time
+    with replay:
+        one, two, three = rounds(replay, 3)
+        assert one == two == three
+        assert 1.0 <= replay.position <= 2.0
+    assert clock.time - began == pytest.approx(3.0, abs=0.1)
+    times = np.concatenate([np.frombuffer(item[2]) for item in one if not isinstance(item, Tick)])
+    assert (times.min(), times.max()) == (1.0, 2.0)
+
+
+def test_a_loop_that_is_switched_off_ends_and_one_that_is_switched_on_after_the_end_begins_again(tmp_path):
+    path = write_signal(tmp_path / "a.xdf")
+    with XdfReplay(path, speed=math.inf, loop=True) as replay:
+        (whole,) = rounds(replay, 1)
+        replay.set_loop(False)
+        assert [plain(item) for item in everything(replay)] == [*whole, End()]
+        assert list(replay.read(0.0)) == []
+        replay.set_loop(True)
+        assert list(replay.read(0.0)) == [Rewind()]
+        assert rounds(replay, 1) == [whole]
+
+
+def test_seeking_inside_a_round_acts_as_in_the_first(tmp_path):
+    path = write_signal(tmp_path / "a.xdf")
+    replay, clock = paced(path, loop=True)
+    with replay:
+        (whole,) = rounds(replay, 1)
+        again = []
+        while replay.position < 1.0:
+            again += replay.read(0.05)
+        replay.seek(2.5)
+        wall = clock.time
+        while replay.position < 2.5:
+            again += replay.read(0.05)
+        assert clock.time <= wall + 0.05 + 1e-9
+        replay.seek(0.5)
+        assert list(replay.read(0.05)) == [Rewind()]
+        (rest,) = rounds(replay, 1)
+        assert rest == whole  # from the beginning, as everything before the goal is delivered too
+    assert [plain(item) for item in again] == whole[: len(again)]
+
+
+def test_a_pause_holds_a_loop_at_its_end_too(tmp_path):
+    replay, clock = paced(write_signal(tmp_path / "a.xdf"), loop=True)
+    with replay:
+        while replay.position < 1.0:
+            replay.read(0.05)
+        replay.pause()
+        replay.seek(replay.stop)
+        while replay.read(0.05):
+            pass
+        before = clock.time
+        for _ in range(5):
+            assert list(replay.read(0.2)) == []
+        assert clock.time == pytest.approx(before + 1.0)
+        assert replay.position == replay.stop
+        replay.play()
+        assert list(replay.read(0.05)) == [Rewind()]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_recording_too_short_for_a_loop_ends_instead_of_spinning(tmp_path, count):
+    path = tmp_path / "a.xdf"
+    with XdfWriter(path) as writer:
+        number = writer.add_stream(name="e", type="EEG", channels=["a"], rate=100.0, format="float32")
+        writer.write(number, np.arange(count) / 100, np.zeros((count, 1), np.float32))
+    with XdfReplay(path, speed=math.inf, loop=True) as replay:
+        assert everything(replay)[-1] == End()
+
+
+def test_a_loop_over_a_hole_in_the_recording_ends_instead_of_spinning(tmp_path):
+    path = tmp_path / "a.xdf"
+    with XdfWriter(path) as writer:
+        number = writer.add_stream(name="e", type="EEG", channels=["a"], rate=100.0, format="float32")
+        for begin in (0.0, 10.0):
+            writer.write(number, begin + np.arange(100) / 100, np.zeros((100, 1), np.float32))
+    with XdfReplay(path, start=3.0, stop=8.0, loop=True) as replay:
+        assert everything(replay) == [End()]
+
+
+def test_damage_is_reported_once_however_often_a_loop_comes_by(tmp_path):
+    path = tmp_path / "a.xdf"
+    with XdfWriter(path) as writer:
+        session = writer.add_stream(name=SESSION_NAME, type=SESSION_TYPE, channels=["event"], rate=0.0, format="string")
+        writer.write_strings(session, [1.0, 2.0, 3.0], ["tick 1.0", "tick soon", "tick 3.0"])
+        desc = {OWN_DESC: {"key": "amp", "kind": "eeg"}}
+        number = writer.add_stream(name="x", type="EEG", channels=["a"], rate=2.0, format="float32", desc=desc)
+        writer.write(number, [1.0, 1.5, 2.0], np.zeros((3, 1), np.float32))
+    with XdfReplay(path, speed=math.inf, loop=True) as replay:
+        rounds(replay, 5)
+        assert len(replay.findings) == 1
+
+
+# -- step ------------------------------------------------------------------------------------------------------------
+
+
+def delivered(replay):
+    """What a paused replay gives until it has nothing more."""
+    items = []
+    while batch := list(replay.read(0.01)):
+        items += batch
+    return items
+
+
+def newest(items):
+    return max(item.time if isinstance(item, Tick) else item.times[-1] for item in items)
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 4.0, math.inf])
+def test_a_step_pauses_and_gives_just_that_much_at_once(tmp_path, speed):
+    path = write_signal(tmp_path / "a.xdf")
+    with XdfReplay(path, speed=math.inf) as straight:
+        expected = everything(straight)[:-1]
+    replay, clock = paced(path, speed=speed)
+    with replay:
+        replay.pause()
+        assert list(replay.read(0.05)) == []
+        wall = clock.time
+        replay.step(1.0)
+        items = delivered(replay)
+        assert clock.time <= wall + 0.02
+        assert not replay.playing
+        assert replay.position == 1.0
+        assert delivered(replay) == []
+    due = [item.time if isinstance(item, Tick) else item.times[-1] for item in expected]
+    within = [plain(item) for item, moment in zip(expected, due, strict=True) if moment <= 1.0]
+    assert [plain(item) for item in items] == within
+
+
+def test_several_steps_add_up_whether_or_not_they_are_read_between(tmp_path):
+    path = write_signal(tmp_path / "a.xdf")
+    one, other = paced(path)[0], paced(path)[0]
+    with one, other:
+        items, same = [], []
+        for _ in range(8):
+            one.step(0.25)
+            items += delivered(one)
+            other.step(0.25)
+        same += delivered(other)
+        assert one.position == other.position == 2.0
+        one.step(0.7)
+        items += one.read(0.0)  # half a second at most: the rest of the step is still to come
+        one.step(0.1)
+        items += delivered(one)
+        other.step(0.8)
+        same += delivered(other)
+        assert one.position == pytest.approx(2.8)
+        assert other.position == pytest.approx(2.8)
+    assert [plain(item) for item in items] == [plain(item) for item in same]
+
+
+def test_a_step_while_playing_stops_there_and_play_goes_on_from_there(tmp_path):
+    replay, clock = paced(write_signal(tmp_path / "a.xdf"))
+    with replay:
+        while replay.position < 1.0:
+            replay.read(0.05)
+        at = replay.position
+        replay.step(0.5)
+        delivered(replay)
+        assert not replay.playing
+        assert replay.position == pytest.approx(at + 0.5)
+        clock.time += 100.0
+        replay.play()
+        resumed, items = clock.time, []
+        while clock.time < resumed + 0.5:
+            items += replay.read(0.05)
+        assert at + 0.5 < newest(items) <= at + 1.06
+
+
+def test_a_step_beyond_the_end_gives_what_is_left_and_ends(tmp_path):
+    replay, _ = paced(write_signal(tmp_path / "a.xdf"))
+    with replay:
+        replay.pause()
+        replay.seek(2.5)
+        items = delivered(replay)
+        replay.step(10.0)
+        items += delivered(replay)
+        assert items[-1] == End()
+        assert replay.position == replay.stop
+        replay.step(1.0)
+        assert delivered(replay) == []
+    with XdfReplay(tmp_path / "a.xdf", speed=math.inf) as straight:
+        assert [plain(item) for item in items] == [plain(item) for item in everything(straight)]
+
+
+def test_in_a_loop_a_step_stops_at_the_end_and_the_next_one_begins_the_next_round(tmp_path):
+    path = write_signal(tmp_path / "a.xdf")
+    replay, _ = paced(path, loop=True)
+    with replay:
+        replay.step(10.0)
+        whole = delivered(replay)
+        assert Rewind() not in whole
+        assert End() not in whole
+        assert replay.position == replay.stop
+        replay.step(0.5)
+        first, *again = delivered(replay)
+        assert first == Rewind()
+        assert replay.position == 0.5
+        assert newest(again) <= 0.5
+        assert [plain(item) for item in again] == [plain(item) for item in whole[: len(again)]]
+
+
+def test_a_step_after_a_seek_goes_on_from_its_goal_and_a_seek_after_a_step_replaces_it(tmp_path):
+    replay, _ = paced(write_signal(tmp_path / "a.xdf"))
+    with replay:
+        replay.step(2.0)
+        delivered(replay)
+        replay.seek(1.0)
+        replay.step(0.5)
+        assert delivered(replay)[0] == Rewind()
+        assert replay.position == 1.5
+        replay.step(1.0)
+        replay.seek(2.0)
+        delivered(replay)
+        assert replay.position == 2.0
+
+
+def test_a_step_leaps_over_a_jump_of_the_clock(tmp_path):
+    path = tmp_path / "a.xdf"
+    with XdfWriter(path) as writer:
+        number = writer.add_stream(name="e", type="EEG", channels=["a"], rate=10.0, format="float32")
+        for begin in (0.0, 200_000.0):
+            writer.write(number, begin + np.arange(10) / 10, np.zeros((10, 1), np.float32))
+    replay, _ = paced(path)
+    with replay:
+        replay.step(1.0)
+        assert newest(delivered(replay)) == pytest.approx(0.9)
+        replay.step(0.5)
+        assert newest(delivered(replay)) == pytest.approx(200_000.5)
+
+
+def test_what_is_no_step_and_no_time_is_refused(tmp_path):
+    with XdfReplay(write_signal(tmp_path / "a.xdf")) as replay:
+        for wrong in (0.0, -1.0, math.inf, math.nan):
+            with pytest.raises(ValueError, match="a step is a time above 0"):
+                replay.step(wrong)
+        with pytest.raises(ValueError, match="number"):
+            replay.seek(math.nan)
+
+
+# -- addresses -------------------------------------------------------------------------------------------------------
+
+
+def test_an_address_takes_speed_loop_and_a_stretch(tmp_path):
+    path = write_signal(tmp_path / "a.xdf", offset=500.0)
+    with open_device(f"xdf:{path}?speed=2&loop=1&from=1&to=2.5") as replay:
+        assert (replay.speed, replay.looping, replay.start, replay.stop) == (2.0, True, 501.0, 502.5)
+    with open_device(f"xdf:{path}?speed=max&loop=0") as replay:
+        assert (replay.speed, replay.looping, replay.start) == (math.inf, False, 500.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["a?.xdf", "a&b.xdf", "a?speed=2", "a?speed=2&loop=1", "a?b=c.xdf", "50%41?=.xdf", "?"]
+)
+def test_a_path_that_exists_is_never_broken_by_what_its_name_contains(tmp_path, name):
+    path = write_signal(tmp_path / name)
+    write_signal(tmp_path / "a", seconds=1.0)
+    with open_device(f"xdf:{path}") as replay:
+        assert replay.path == path
+        assert (replay.speed, replay.looping) == (1.0, False)
+        source = replay.streams[0].source
+    with open_device(f"{source}?speed=3") as replay:
+        assert replay.path == path
+        assert replay.speed == 3.0
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["sped=2", "speed=0", "speed=-1", "speed=fast", "speed=nan", "loop=yes", "loop=2", "from=-1", "to=inf", "from=",
+     "speed=2&speed=3", "speed=2&", "speed=2&loop", "from=%31"],
+)  # fmt: skip
+def test_an_option_that_cannot_be_used_is_refused_in_one_line(tmp_path, query):
+    path = write_signal(tmp_path / "a.xdf")
+    with pytest.raises(DeviceError, match=r"cannot be used\. After the file, \? ") as refused:
+        open_device(f"xdf:{path}?{query}")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("rest", ["missing.xdf", "missing.xdf?speed=2", "missing?.xdf", "x" * 5000 + "?loop=1"])
+def test_a_file_that_is_not_there_is_said_with_its_path(tmp_path, rest):
+    with pytest.raises(DeviceError, match="cannot be read") as refused:
+        open_device(f"xdf:{tmp_path}/{rest}")
+    assert "?speed" not in str(refused.value)
+    assert "?loop" not in str(refused.value)
+
+
+def test_files_are_not_looked_for():
+    assert discover("xdf", 0.1) == []
+
+
+# -- words of later versions -----------------------------------------------------------------------------------------
+
+
+def test_session_events_of_words_that_are_not_known_change_nothing(own_record, tmp_path):
+    """Others and later versions write more words; neither order nor loss nor ticks may suffer."""
+    path, expected = own_record
+    more = tmp_path / "more.xdf"
+    words = [
+        "alarm amp/eeg: silent for 1 s", "over amp/eeg: silent for 1 s", "note amp/eeg came back on another host",
+        "clock amp/eeg -12.5 0.00012", "clock", "", " ", "ticks 3.0", "Tick 3.0", "lost", "lost 4", "lost x amp/other",
+        "losts 4 amp/eeg", "skipped", "skipped soon", "näher\nzwei Zeilen", "tick\t7.0", "x" * 10_000,
+    ]  # fmt: skip
+    with XdfFile(path) as file, XdfWriter(more) as writer:
+        for stream in file.streams.values():
+            key, kind = stream.desc(f"{OWN_DESC}/key"), stream.desc(f"{OWN_DESC}/kind")
+            writer.add_stream(
+                name=stream.name, type=stream.type, channels=stream.channels, rate=stream.rate, format=stream.format,
+                unit=stream.units[0], desc={OWN_DESC: {"key": key, "kind": kind}} if key else {},
+            )  # fmt: skip
+        session = next(number for number, stream in file.streams.items() if stream.name == SESSION_NAME)
+        order = list(file.streams)
+        for index in range(len(file)):
+            number, _, _ = file.chunk(index)
+            times, values = file.decode(index, synchronised=False)
+            if file.streams[number].format == "string":
+                writer.write_strings(order.index(number) + 1, times, [str(text) for text in values[:, 0]])
+            else:
+                writer.write(order.index(number) + 1, times, values)
+            writer.write_strings(order.index(session) + 1, [times[-1]] * len(words), words)
+    with XdfReplay(more, speed=math.inf) as replay:
+        items = everything(replay)
+        assert replay.findings == ()
+        assert {moment for moment in replay.skipped_windows if not math.isnan(moment)} == {5020.0, 5030.0}
+    assert [plain(item) for item in items[:-1]] == [plain(item) for item in expected]
