@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from realtime.api import STALE
+
+FIRST = 2.0
+"""Seconds in which a source must have begun."""
 _FIGURE = re.compile(r"(?<![\w.-])\d[\d.]*")
 
 
@@ -16,6 +21,18 @@ def kind(text: str) -> str:
     True
     """
     return _FIGURE.sub("#", text)
+
+
+def silences(now: float, began: float, arrived: Mapping[str, float]) -> dict[str, str]:
+    """The streams that are silent ``now``, in words: the last sample ``arrived`` more than `STALE` seconds ago, or none
+    has come, which is NaN, though the session ``began`` `FIRST` seconds ago. All times are of one clock."""
+    found = {}
+    for stream, last in arrived.items():
+        if math.isnan(last) and now - began > FIRST:
+            found[stream] = f"{stream}: no sample yet"
+        elif now - last > STALE:
+            found[stream] = f"{stream}: silent for {now - last:.1f} s"
+    return found
 
 
 @dataclass(frozen=True, slots=True)

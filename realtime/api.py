@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from devices.api import StreamInfo
 from models.api import Estimate, Verdict
 
+STALE = 0.8
+"""Seconds without a sample after which a live stream is said to be silent. A chest strap sends every 0.56 s."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:

@@ -41,7 +41,7 @@ from devices.api import (
 from devices.xdf_format import XdfError
 from models.api import Estimate, Window, WindowSpec
 from models.model import Model
-from realtime.alarms import Alarmed, AlarmLog
+from realtime.alarms import Alarmed, AlarmLog, silences
 from realtime.api import (
     Cleared,
     Ended,
@@ -73,10 +73,6 @@ from realtime.windows import Windower
 SUSPENDED = 1.0
 """Seconds without a look at the clock: the machine must have slept, and the backlog comes before any deadline."""
 CATCH_UP = 0.5
-STALE = 0.8
-"""Seconds without a sample after which a live stream is said to be silent. A chest strap sends every 0.56 s."""
-FIRST = 2.0
-"""Seconds in which a source must have begun."""
 DISK_STALL = 1.5
 DISK_BACK = 2.0
 """Seconds without a failure after which the disk is believed to take everything again."""
@@ -747,8 +743,11 @@ class Session:
             if problem := getattr(device, "problem", ""):
                 found[f"problem {index}"] = problem
         if self._live and not self._stop.is_set() and not self._asked and wall >= self._hold_until:
-            self._silent = dict(self._silences(wall))
-        found |= self._silent  # once it has been stopped, as it was: nobody reads the sources any more
+            # Of signals only: events come when they come.
+            arrived = {info.key: self._meters[info.key].arrived for info in self.streams if info.rate}
+            self._silent = silences(wall, self._began, arrived)
+        # Once it has been stopped, as it was: nobody reads the sources any more.
+        found |= {f"silent {key}": text for key, text in self._silent.items()}
         while self._skips and self._skips[0] < wall - PACE_OVER:
             self._skips.popleft()
         if len(self._skips) > max(2, SKIPPED_MOST * PACE_OVER / self._windower.spec.hop):
@@ -758,16 +757,6 @@ class Session:
         if self._model is not None:
             found |= {f"note {index}": note for index, note in enumerate(self._model.notes)}
         return found
-
-    def _silences(self, wall: float) -> Iterable[tuple[str, str]]:
-        for info in self.streams:
-            arrived = self._meters[info.key].arrived
-            if not info.rate:
-                continue  # events come when they come
-            if math.isnan(arrived) and wall - self._began > FIRST:
-                yield f"silent {info.key}", f"{info.key}: no sample yet"
-            elif wall - arrived > STALE:
-                yield f"silent {info.key}", f"{info.key}: silent for {wall - arrived:.1f} s"
 
     def _disk(self, recorder: Recorder, wall: float) -> Iterable[tuple[str, str]]:
         waiting = len(self._to_record)

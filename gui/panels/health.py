@@ -10,10 +10,8 @@ from PySide6.QtWidgets import QGridLayout, QLabel
 
 from devices.api import StreamInfo
 from gui import look
-from realtime.api import Command, Ended, Health, Hello, StreamHealth, Update
+from realtime.api import STALE, Command, Ended, Health, Hello, StreamHealth, Update
 
-STALE = 1.0
-"""Seconds without a sample after which a stream of signals counts as silent."""
 SLOW = 0.9
 """Share of the nominal rate below which the rate is called low."""
 
@@ -29,6 +27,14 @@ def judge(stream: StreamInfo | None, health: StreamHealth) -> tuple[str, str, st
     if stream is not None and math.isfinite(health.rate) and health.rate < SLOW * stream.rate:
         return "!", "rate is low", look.theme.fair
     return "✓", "well", look.theme.good
+
+
+def clock_words(health: StreamHealth) -> str:
+    """By what the clock of a source differs, and how surely; "" when that was not measured."""
+    if not math.isfinite(health.offset_ms):
+        return ""
+    sure = f" ± {health.offset_sd_ms:.1f}" if math.isfinite(health.offset_sd_ms) else ""
+    return f"{look.plain(health.key, 24)} {health.offset_ms:+,.1f}{sure} ms".replace("-", "−").replace(",", " ")
 
 
 class Panel(look.Card):
@@ -48,6 +54,9 @@ class Panel(look.Card):
         ):
             self.table.addWidget(self.cell(look.label(title, "muted"), column), 0, column)
             self.table.setColumnStretch(column, stretch)
+        self.clocks = look.label("", "muted", wrap=True)
+        self.clocks.hide()
+        self.body.addWidget(self.clocks)
         self.model = look.label("", wrap=True)
         self.record = look.label("", wrap=True)
         self.body.addWidget(self.model)
@@ -89,6 +98,9 @@ class Panel(look.Card):
         newest = self.newest
         for health in newest.streams[:12]:
             self.write(health, paused=not newest.playing)
+        measured = [words for health in newest.streams[:12] if (words := clock_words(health))]
+        self.clocks.setText(f"Clocks of the sources against this one: {'; '.join(measured)}")
+        self.clocks.setVisible(bool(measured))
         if self.over:
             self.summary.setText("as last heard")
         elif newest.alarms:
@@ -104,10 +116,12 @@ class Panel(look.Card):
         self.model.setStyleSheet(f"color: {colour};")
         if newest.record:
             doing = "Recorded" if self.over else "● Recording"
-            self.record.setText(f"{doing} {look.size(newest.record_bytes)} to {look.plain(newest.record, 200)}")
+            lacks = f"; {newest.unrecorded} entries are missing in it" if newest.unrecorded else ""
+            self.record.setText(f"{doing} {look.size(newest.record_bytes)} to {look.plain(newest.record, 200)}{lacks}")
         else:
             self.record.setText("Not recording")
-        colour = look.theme.text if newest.record or self.replay else look.theme.fair
+        well = newest.record if not newest.unrecorded else ""
+        colour = look.theme.text if well or (self.replay and not newest.record) else look.theme.fair
         self.record.setStyleSheet(f"color: {colour};")
 
     def write(self, health: StreamHealth, *, paused: bool) -> None:

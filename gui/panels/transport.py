@@ -1,4 +1,4 @@
-"""The controls of a replay: play, pause, speed and a bar to seek on; not there in a live session."""
+"""The controls of a replay: play, pause, step, loop, speed and a bar to seek on; not there in a live session."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QKeySequence, QMouseEvent, QPainter, QPaintEvent, QPen, QShortcut
-from PySide6.QtWidgets import QComboBox, QPushButton, QSizePolicy, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QPushButton, QSizePolicy, QWidget
 
 from gui import look
-from realtime.api import Cleared, Command, Ended, Health, Hello, Marked, Pause, Play, Seek, SetSpeed, Update
+from realtime.api import (
+    Cleared,
+    Command,
+    Ended,
+    Health,
+    Hello,
+    Marked,
+    Pause,
+    Play,
+    Seek,
+    SetLoop,
+    SetSpeed,
+    Step,
+    Update,
+)
 
+STEP = 1.0
+"""Seconds."""
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, math.inf)
 
 
@@ -111,6 +127,12 @@ class Panel(look.Card):
         self.button.setObjectName("primary")
         self.button.setMinimumWidth(84)
         self.button.clicked.connect(self.toggle)
+        self.step = QPushButton(f"Step {STEP:g} s")
+        self.step.setAccessibleName(f"Pause and go on by {STEP:g} s")
+        self.step.clicked.connect(lambda: self.send(Step(STEP)))
+        self.loop = QCheckBox("Loop")
+        self.loop.setAccessibleName("Begin again at the end")
+        self.loop.clicked.connect(lambda on: self.send(SetLoop(on)))
         self.speed = QComboBox()
         for speed in SPEEDS:
             self.speed.addItem("max" if math.isinf(speed) else f"{speed:g} ×", speed)
@@ -123,6 +145,8 @@ class Panel(look.Card):
         self.time.setMinimumWidth(104)
         self.time.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.bar.addWidget(self.button)
+        self.bar.addWidget(self.step)
+        self.bar.addWidget(self.loop)
         self.bar.addWidget(look.label("Speed", "muted"))
         self.bar.addWidget(self.speed)
         self.bar.addWidget(self.seek, 1)
@@ -149,8 +173,9 @@ class Panel(look.Card):
                 self.seek.position = 0.0
                 self.seek.marks.clear()
                 self.setVisible(replay)
-            case Health(now=now, playing=playing, speed=speed):
+            case Health(now=now, playing=playing, speed=speed, looping=looping):
                 self.playing = playing
+                self.loop.setChecked(looping)
                 self.seek.position = min(max(now - self.start, 0.0), self.seek.length)
                 if speed in SPEEDS and not self.speed.view().isVisible():
                     self.speed.setCurrentIndex(SPEEDS.index(speed))
@@ -162,7 +187,7 @@ class Panel(look.Card):
                 self.over = True
             case Cleared():
                 pass  # the markers stay: they are where to seek to
-        for widget in (self.button, self.speed, self.seek):
+        for widget in (self.button, self.step, self.loop, self.speed, self.seek):
             widget.setEnabled(not self.over)
 
     def refresh(self) -> None:
