@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices.api import Chunk, DeviceError, Events, open_device
+from devices.api import Chunk, DeviceError, End, Events, open_device
 from devices.synthetic import LONGEST, SyntheticDevice, truth
 from devices.synthetic_ecg import Ecg
 from devices.synthetic_eeg import Eeg
 from devices.synthetic_options import Course, Options, read_options
 from models.bundle import default_bundle_folder, load_bundle
+from realtime.record import Recorder
 from realtime.sources import choose
 
 SCRIPT = "script=20:0,20:1,10:0.5&eyes=15:open,10:closed"
@@ -220,6 +221,24 @@ def test_a_flat_channel_holds_still_and_its_neighbours_do_not_notice():
     assert np.ptp(broken[:, flat]) == 0.0
     np.testing.assert_array_equal(broken[:, np.invert(flat)], eeg[:, np.invert(flat)])
     assert np.ptp(Ecg(read_options("flat=ECG")).samples(0, 1000)) == 0.0
+
+
+def test_a_record_of_it_holds_the_stages_and_the_losses(tmp_path):
+    clock = Clock()
+    with device(clock, "script=3:0,3:1&dropout=4:2") as source:
+        items = read_until(source, clock, 110.0)
+        recorder = Recorder(tmp_path / "r.xdf", source.streams, ["arousal"], {})
+        for item in items:
+            recorder.write(item)
+        recorder.close()
+    replayed = []
+    with open_device(f"xdf:{tmp_path / 'r.xdf'}?speed=max") as replay:
+        while not any(isinstance(item, End) for item in replayed):
+            replayed += replay.read(0.1)
+    assert marks(replayed) == marks(items)
+    lost = {item.stream: item.lost for item in replayed if isinstance(item, Chunk) and item.lost}
+    assert lost == {"synthetic/eeg": 500, "synthetic/ecg": 260}
+    np.testing.assert_array_equal(collected(replayed, "synthetic/eeg")[1], collected(items, "synthetic/eeg")[1])
 
 
 # -- addresses -------------------------------------------------------------------------------------------------------
