@@ -169,6 +169,14 @@ class DeviceClock:
         """
         return math.inf if self._line is None else math.sqrt(self._line.variances(self._newest)[0])
 
+    @property
+    def residual(self) -> float:
+        """What the times that were last given out did not yet contain: the line minus them, seconds."""
+        if self._line is None or self._given is None:
+            return 0.0
+        device, time = self._given
+        return device + self._line.at(device) - time
+
     def update(self, device: float, arrival: float) -> None:
         """One packet: its time on the device's clock, and when it arrived on the session clock, both seconds.
 
