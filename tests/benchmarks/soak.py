@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -370,10 +371,15 @@ def soak_faults(results, growth):
 KILL_COMMAND = "{python} -m insula live synthetic: --headless --record {record}"
 
 
-def kills(count, command, folder, seed=0, longest=4.0):
-    """``count`` recordings killed at random moments of their first ``longest`` seconds; one row each."""
+def kills(count, command, folder, seed=0, longest=4.0, jobs=3):
+    """``count`` recordings, ``jobs`` at a time, killed at random moments of their first ``longest`` seconds."""
     draw = random.Random(seed)
-    return [killed(command, folder / f"killed-{index}.xdf", draw.uniform(0.0, longest)) for index in range(count)]
+    moments = [draw.uniform(0.0, longest) for _ in range(count)]
+    with ThreadPoolExecutor(jobs) as pool:
+        tried = [
+            pool.submit(killed, command, folder / f"killed-{index}.xdf", moment) for index, moment in enumerate(moments)
+        ]
+        return [one.result() for one in tried]
 
 
 def killed(command, record, after):
