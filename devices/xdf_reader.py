@@ -136,6 +136,7 @@ class XdfFile:
         self._row_ids: array[int] = array("I")
         self._row_at: array[int] = array("q")
         self._row_n: array[int] = array("q")
+        self._others: array[int] = array("q")  # where every other chunk begins that was taken
         self._offset_ids: array[int] = array("I")
         self._offset_pairs: array[float] = array("d")
         self._touched = self._reached = 0
@@ -314,43 +315,50 @@ class XdfFile:
             number = int.from_bytes(m[content + 2 : begin], "little")
         if tag == TAG_SAMPLES:
             self._samples(at, content, end, early)
-        elif tag == TAG_OFFSET:
+            return
+        good = True
+        if tag == TAG_OFFSET:
             if end - begin != 16:
                 raise _DamageError(f"clock offset of {end - begin} bytes instead of 16")
-            self._offset(number, begin)
+            good = self._offset(number, at, begin)
         elif tag == TAG_STREAM_HEADER:
-            self._header(number, at, begin, end)
+            good = self._header(number, at, begin, end)
         elif tag == TAG_STREAM_FOOTER:
-            self._footer(number, at, begin, end)
+            good = self._footer(number, at, begin, end)
         elif tag == TAG_BOUNDARY:
             if m[begin:end] != BOUNDARY:
                 raise _DamageError("boundary chunk without its signature")
         elif tag != TAG_FILE_HEADER:
             raise _DamageError(f"unknown chunk tag {tag}")
+        if good:
+            self._others.append(at)
 
-    def _offset(self, number: int, begin: int) -> None:
+    def _offset(self, number: int, at: int, begin: int) -> bool:
         pair = struct.unpack("<2d", self._map[begin : begin + 16])
-        if math.isfinite(pair[0]) and math.isfinite(pair[1]):
-            self._offset_ids.append(number)
-            self._offset_pairs.extend(pair)
-        else:
-            self._found(begin, f"clock offset of stream {number} is not finite; left out")
+        if not (math.isfinite(pair[0]) and math.isfinite(pair[1])):
+            self._found(at, f"clock offset of stream {number} is not finite; left out")
+            return False
+        self._offset_ids.append(number)
+        self._offset_pairs.extend(pair)
+        return True
 
-    def _footer(self, number: int, at: int, begin: int, end: int) -> None:
+    def _footer(self, number: int, at: int, begin: int, end: int) -> bool:
         if number not in self._headers and len(self._footer_counts) >= MAX_CHANNELS:
-            return
+            return False
         try:
             footer = parse_xml(self._xml(begin, end))
             self._footer_counts[number] = int(child_text(footer, "sample_count") or -1)
         except ValueError as error:
             self._found(at, f"footer of stream {number} is not readable ({error}); left out")
+            return False
+        return True
 
     def _xml(self, begin: int, end: int) -> str:
         if end - begin > 4 * MAX_XML:  # not even copied: no character takes more than four bytes
             raise ValueError(f"{end - begin} bytes of XML")
         return self._map[begin:end].decode("utf-8", "replace")
 
-    def _header(self, number: int, at: int, begin: int, end: int) -> None:
+    def _header(self, number: int, at: int, begin: int, end: int) -> bool:
         try:
             stream = _stream(number, self._xml(begin, end), MAX_CHANNELS - self._claimed)
         except (_DamageError, ValueError) as damage:
@@ -358,7 +366,7 @@ class XdfFile:
             if len(self._refused) < MAX_CHANNELS:
                 self._refused.add(number)
                 self._units.pop(number, None)
-            return
+            return False
         known = self._headers.get(number)
         if known is None:
             self._headers[number] = stream
@@ -371,6 +379,7 @@ class XdfFile:
             if not same:
                 self._refused.add(number)
                 self._units.pop(number, None)
+        return known is None
 
     def _samples(self, at: int, content: int, end: int, early: array[int] | None) -> None:
         """Enter a Samples chunk into the index after checking that its count can be true."""
@@ -436,6 +445,25 @@ class XdfFile:
     def _ends_corrupt(self, number: int, pairs: NDArray[np.float64]) -> bool:
         beyond = 0 <= self._footer_counts.get(number, -1) < self._counts[number]
         return beyond and last_is_corrupt(pairs[:, 0], pairs[:, 1])
+
+    def raw_chunks(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Every chunk that is whole, in file order: tag, stream id, number, content.
+
+        The id is 0 where a tag has none, the number -1 but for samples. The content is what follows tag and id; of
+        stream headers there are only those in ``streams``.
+        """
+        size = len(self._map)
+        places = np.concatenate([self._at, np.frombuffer(self._others, dtype=np.int64)])
+        for place in np.argsort(places, kind="stable").tolist():
+            length, begin = self._varlen(int(places[place]), size)
+            if self._touched > BLOCK:
+                self._drop()
+            self._touched += length + _PAGES
+            tag = int.from_bytes(self._map[begin : begin + 2], "little")
+            has_id = tag in (TAG_STREAM_HEADER, TAG_SAMPLES, TAG_OFFSET, TAG_STREAM_FOOTER)
+            number = int.from_bytes(self._map[begin + 2 : begin + 6], "little") if has_id else 0
+            index = place if place < len(self._at) else -1
+            yield tag, number, index, self._map[begin + (6 if has_id else 2) : begin + length]
 
     # -- decoding ----------------------------------------------------------------------------------------------------
 
