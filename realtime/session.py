@@ -64,7 +64,7 @@ from realtime.api import (
 )
 from realtime.handover import Backlog, Cut, Inbox, Slot
 from realtime.meters import Meter
-from realtime.record import Recordable, Recorder, Skipped, Unrecorded
+from realtime.record import Recordable, Recorder, Skipped, Unrecorded, one_line
 from realtime.remote import Server
 from realtime.sidecar import beginning, conclusion
 from realtime.traces import Thinner
@@ -427,10 +427,9 @@ class Session:
                 self._keep(item.stream, item)
                 self._meters[item.stream].take(item)
             case Notice(stream=stream, text=text):
-                if not math.isfinite(item.time):
-                    item = replace(item, time=self._now())
+                item = Notice(stream, item.time if math.isfinite(item.time) else self._now(), one_line(text))
                 self._keep(stream, item)
-                self._publish(Noted(item.time, f"{stream}: {text}" if stream else text))
+                self._publish(Noted(item.time, f"{stream}: {item.text}" if stream else item.text))
             case Tick():
                 self._tick(item)
             case Rewind():

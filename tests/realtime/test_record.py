@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import threading
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ from devices.api import Chunk, End, Events, StreamInfo, Tick
 from devices.xdf import XdfReplay
 from devices.xdf_format import XdfError
 from models.api import Estimate, estimate_channels
-from realtime.record import Recorder, Skipped
+from realtime.alarms import Alarmed
+from realtime.record import Recorder, Skipped, Study, start_record, study_path
+from realtime.sidecar import beginning, conclusion, write_sidecar
 
 STREAMS = (
     StreamInfo(key="amp/eeg", kind="eeg", channels=("Cz", "Pz", "Oz"), rate=250.0, unit="uV", name="amp"),
@@ -166,3 +171,145 @@ def test_a_record_never_overwrites_and_needs_a_folder_in_one_line_each(tmp_path)
         assert str(path) in str(refused.value)
     assert there.read_bytes() == b"precious"
     assert not (tmp_path / "no").exists()
+
+
+# -- where a record of a study lies ------------------------------------------------------------------------------------
+
+
+def test_a_record_of_a_study_is_named_as_bids_does_and_each_run_is_a_new_one(tmp_path):
+    place = tmp_path / "sourcedata" / "sub-P07" / "ses-01" / "eeg"
+    for run in (1, 2, 3):
+        study = Study(folder=tmp_path, participant="P07", session="01", task="rest")
+        recorder = start_record(study, STREAMS, TARGETS, {})
+        recorder.close()
+        assert recorder.path == place / f"sub-P07_ses-01_task-rest_run-0{run}_eeg.xdf"
+        assert recorder.study == {"participant": "P07", "session": "01", "task": "rest", "run": f"0{run}"}
+    (place / "sub-P07_ses-01_task-rest_run-02_eeg.xdf").unlink()
+    assert study_path(tmp_path, "P07", "01", "rest").name == "sub-P07_ses-01_task-rest_run-02_eeg.xdf"
+    (place / "sub-P07_ses-01_task-rest_run-02_eeg.json").write_text("{}")  # somebody's, and kept
+    assert study_path(tmp_path, "P07", "01", "rest").name == "sub-P07_ses-01_task-rest_run-04_eeg.xdf"
+    with pytest.raises(XdfError, match=r"run-03_eeg\.xdf: exists already"):
+        study_path(tmp_path, "P07", "01", "rest", 3)
+    assert study_path(tmp_path, "P07", "", "rest", 12).relative_to(tmp_path).as_posix() == (
+        "sourcedata/sub-P07/eeg/sub-P07_task-rest_run-12_eeg.xdf"
+    )
+
+
+@pytest.mark.parametrize("label", ["", "a b", "../x", "a/b", "a_b", "José", "x" * 65, "a\n"])
+def test_labels_that_are_not_letters_and_digits_are_refused_in_one_line(tmp_path, label):
+    for labels in ((label, "01", "rest"), ("P07", "01", label)):
+        with pytest.raises(XdfError, match="only letters and digits") as refused:
+            study_path(tmp_path, *labels)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(XdfError, match="run 0"):
+        study_path(tmp_path, "P07", "01", "rest", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_records_that_are_started_at_once_get_runs_of_their_own(tmp_path):
+    study = Study(folder=tmp_path, participant="P07", session="01", task="rest")
+    ready, made = threading.Barrier(8), []
+
+    def start() -> None:
+        ready.wait()
+        recorder = start_record(study, STREAMS, TARGETS, {})
+        recorder.close()
+        made.append(recorder.path)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.stem.partition("_run-")[2] for path in made) == [f"0{run}_eeg" for run in range(1, 9)]
+    assert all(path.exists() for path in made)
+
+
+def test_a_description_is_never_put_over_a_file_that_is_there(tmp_path):
+    (tmp_path / "a.json").write_text("precious")
+    with pytest.raises(XdfError, match=r"a\.json: exists already"):
+        Recorder(tmp_path / "a.xdf", STREAMS, TARGETS, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_record_without_targets_has_no_place_for_estimates(tmp_path):
+    recorder = Recorder(tmp_path / "a.xdf", STREAMS, (), {})
+    recorder.write(chunk("h10/ecg", 1.0))
+    recorder.close()
+    streams, _ = pyxdf.load_xdf(tmp_path / "a.xdf")
+    assert "Affect" not in {stream["info"]["type"][0] for stream in streams}
+
+
+# -- the description beside it -----------------------------------------------------------------------------------------
+
+MOMENT = datetime(2026, 3, 1, 0, 30, tzinfo=timezone(timedelta(hours=2)))
+
+
+def begun():
+    return beginning(
+        title="live",
+        record="a.xdf",
+        study={"participant": "P07", "session": "01", "task": "rest", "run": "02"},
+        streams=STREAMS,
+        identities={"h10/ecg": {"serial": "0A1B", "firmware": "3.2.1\n" * 10_000}},
+        bundle={"name": "m", "version": "1", "hash": "ab", "window_seconds": 4.0, "hop_seconds": 1.0},
+        session_clock=math.nan,
+        now=MOMENT,
+    )
+
+
+def test_the_description_says_who_was_recorded_with_what_and_at_the_end_what_became_of_it(tmp_path):
+    path = tmp_path / "a.json"
+    write_sidecar(path, begun())
+    first = json.loads(path.read_text(encoding="utf-8"))
+    assert first["ended"] is None
+    assert (first["participant"], first["run"]) == ("P07", "02")
+    assert first["started"]["utc"] == "2026-02-28T22:30:00.000+00:00"
+    assert first["started"]["local"] == "2026-03-01T00:30:00.000+02:00"
+    assert first["started"]["session_clock"] is None  # JSON has no NaN
+    assert [stream["key"] for stream in first["streams"]] == [info.key for info in STREAMS]
+    assert first["streams"][0] == {
+        "key": "amp/eeg",
+        "kind": "eeg",
+        "channels": ["Cz", "Pz", "Oz"],
+        "rate": 250.0,
+        "unit": "uV",
+        "name": "amp",
+        "source": "",
+        "identity": {},
+    }
+    assert first["streams"][1]["identity"]["serial"] == "0A1B"
+    assert len(first["streams"][1]["identity"]["firmware"]) == 1000
+    assert first["bundle"]["window_seconds"] == 4.0
+    counts = {"h10/ecg": {"samples": 10, "lost": 1, "refused": 2, "gaps": 3}}
+    alarms = [Alarmed(1.0, "h10/ecg: silent for 0.9 s"), Alarmed(4.0, "h10/ecg: silent for 3.9 s", over=True)]
+    for problem, ended in (("", "as asked"), ("the plug is out", "the plug is out")):
+        content = conclusion(
+            begun(),
+            counts=counts,
+            alarms=alarms,
+            figures={"windows": 7},
+            problem=problem,
+            session_clock=99.5,
+            now=MOMENT,
+        )
+        write_sidecar(path, content)
+        last = json.loads(path.read_text(encoding="utf-8"))
+        assert last["ended"] == ended
+        assert last["streams"][1] | counts["h10/ecg"] == last["streams"][1]
+        assert last["alarms_seen"] == 1
+        assert [alarm["over"] for alarm in last["alarms"]] == [False, True]
+        same = first.keys() - {"streams", "ended"}
+        assert {name: last[name] for name in same} == {name: first[name] for name in same}
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_description_that_cannot_be_written_leaves_the_one_that_is_there(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("before")
+    with pytest.raises(XdfError, match="could not be written"):
+        write_sidecar(tmp_path / "no" / "a.json", begun())
+    with pytest.raises(TypeError):
+        write_sidecar(path, begun() | {"title": object()})
+    assert path.read_text() == "before"
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]

@@ -1,0 +1,597 @@
+"""Sessions in which something goes wrong: what is said, what is recorded, what goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import pyxdf
+
+from devices import xdf_writer
+from devices.api import Chunk, Clock, DeviceError, End, Events, Notice, StreamInfo
+from devices.lsl import lsl_clock
+from devices.xdf import XdfReplay
+from devices.xdf_format import XdfFile, XdfWriter
+from models.model import Model
+from models.runtimes import load_runtime
+from realtime.api import Cleared, Estimated, Health, Hello, Noted, SetLoop, Step, Traces
+from realtime.handover import Backlog
+from realtime.record import Recorder
+from realtime.remote import Client, Server
+from realtime.session import Session
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "devices" / "recordings" / "eegmat_subject05.xdf"
+RATE = 250
+
+
+class Amplifier:
+    """A live source: numbered samples at 250 Hz of the session clock while it is ``on``, and what is in ``more``."""
+
+    streams = (
+        StreamInfo(key="eeg", kind="eeg", channels=("Fp1", "Fp2", "C3", "C4"), rate=float(RATE), unit="uV"),
+        StreamInfo(key="marks", kind="markers", channels=("marker",), rate=0.0, unit=""),
+    )
+
+    def __init__(self) -> None:
+        self.identity = {"serial": "A-17", "firmware": "2.1"}
+        self.on = True
+        self.problem = ""
+        self.more: list = []
+        self.sent = 0
+        self.number = 0
+        self.newest = math.nan
+        self._quiet = threading.Event()
+        self._last = lsl_clock()
+
+    def read(self, timeout: float):
+        self._quiet.wait(min(timeout, 0.05))
+        now = lsl_clock()
+        due = int((now - self._last) * RATE)
+        times = self._last + (1 + np.arange(due)) / RATE
+        items, self.more = self.more, []
+        if due:
+            self._last = float(times[-1])
+            self.number += due
+        if due and self.on:
+            self.sent += due
+            self.newest = self._last
+            values = np.repeat(np.arange(self.number - due, self.number, dtype=np.float32)[:, None], 4, axis=1)
+            return [*items, Chunk("eeg", times, values)]
+        return items
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc) -> None:
+        pass
+
+
+def records_to(path, targets=()):
+    return lambda streams: Recorder(path, streams, targets, {})
+
+
+def events(path):
+    """What the session stream of a record says."""
+    with XdfFile(path) as file:
+        number = next(s.id for s in file.streams.values() if s.type == "Session")
+        return [str(text) for text in file.read(number)[1][:, 0]]
+
+
+def samples(path, number=1):
+    """The first channel of a stream of a record, which must be undamaged."""
+    with XdfFile(path) as file:
+        assert file.findings == []
+        return file.read(number)[1][:, 0]
+
+
+def play(session, *steps, patience=30.0):
+    """Run a session through ``steps``: each is called with the newest health until it says yes; then it is stopped."""
+    left = list(steps)
+    end = time.monotonic() + patience
+
+    def every(health) -> None:
+        while left and left[0](health):
+            left.pop(0)
+        if not left or time.monotonic() > end:
+            session.stop()
+
+    summary = session.run(every)
+    assert not left, f"{len(left)} steps were not reached"
+    return summary
+
+
+def do(work):
+    """A step that is done at once."""
+    return lambda health: work() or True
+
+
+def alarmed(words):
+    return lambda health: any(words in alarm for alarm in health.alarms)
+
+
+def well(health):
+    return not health.alarms
+
+
+def test_a_silent_stream_is_said_at_once_recorded_and_over_when_it_is_back(tmp_path):
+    amplifier, path = Amplifier(), tmp_path / "r.xdf"
+    seen: list = []
+    with Server() as server:
+        client = Client.attach(server.address)
+        session = Session([amplifier], None, title="test", clock=lsl_clock, server=server, recorder=records_to(path))
+        summary = play(
+            session,
+            lambda health: amplifier.sent > 200,
+            do(lambda: setattr(amplifier, "on", False)),
+            alarmed("eeg: silent for"),
+            do(lambda: setattr(amplifier, "before", amplifier.newest)),
+            do(lambda: setattr(amplifier, "on", True)),
+            well,
+            do(lambda: seen.extend(client.poll())),
+        )
+        client.close()
+    notes = [update for update in seen if isinstance(update, Noted)]
+    assert [note.text.partition(" for ")[0] for note in notes] == ["eeg: silent", "over: eeg: silent"]
+    assert 0.7 < notes[0].time - amplifier.before < 2.0  # 0.8 s on a quiet machine
+    said = [text.split(" ", 2) for text in events(path)]
+    assert [(word, text.partition(" for ")[0]) for word, _, text in said] == [
+        ("alarm", "eeg: silent"),
+        ("over", "eeg: silent"),
+    ]
+    assert [float(moment) for _, moment, _ in said] == [note.time for note in notes]
+    numbers = samples(path)
+    assert len(numbers) == amplifier.sent == summary.samples["eeg"]
+    assert len(np.unique(numbers)) == len(numbers)
+    assert summary.gaps == {"eeg": 1}
+    assert summary.problem == ""  # it came back
+    assert not any("marks" in note.text for note in notes)  # events come when they come
+
+
+def test_no_estimate_rests_on_old_signal_and_they_resume_one_window_after_a_gap(bundle, tmp_path):
+    """Ten seconds of EEG are missing, the ECG goes on: for each window, what it rests on."""
+    path = tmp_path / "hole.xdf"
+    random = np.random.default_rng(3)
+    kinds = {one.kind: one.channels for one in bundle.manifest.window.inputs}
+    with XdfWriter(path) as writer:
+        ids = {
+            kind: writer.add_stream(
+                name=kind, type=kind.upper(), channels=names, rate=250.0, format="float32", unit="uV"
+            )
+            for kind, names in kinds.items()
+        }
+        for tenth in range(700):
+            for kind, names in kinds.items():
+                times = tenth / 10 + np.arange(25) / 250
+                wave = 20 * np.sin(2 * np.pi * 10 * times)[:, None] + 10 * random.standard_normal((25, len(names)))
+                if kind == "ecg":
+                    wave = 800 * np.exp(-0.5 * (((times * 1.2) % 1 - 0.5) / 0.015) ** 2)[:, None] + 0.05 * wave
+                if kind == "ecg" or not 400 <= tenth < 500:
+                    writer.write(ids[kind], times, wave.astype(np.float32))
+    session = Session(
+        [XdfReplay(path, speed=math.inf)], Model(bundle, load_runtime("ort", bundle)), title="test", clock=lsl_clock
+    )
+    estimates: list = []
+    session.follow("list", estimates.append)
+    summary = session.run()
+    assert summary.gaps == {"eeg": 1, "ecg": 0}
+    window = bundle.manifest.window.seconds
+    present = {e.t_end: e.present["eeg"] for e in estimates}
+    assert all(present[40.0 + k] == pytest.approx(1 - k / window, abs=0.02) for k in range(int(window) + 1))
+    assert all(present[40.0 + k] == 0.0 for k in range(int(window), 11))
+    with_eeg = [e.t_end for e in estimates if e.withheld is None and "eeg" in e.used]
+    assert with_eeg
+    assert max(t for t in with_eeg if t <= 50.0) <= 40.0 + 0.1 * window  # a tenth may be missing
+    resumed = min(t for t in with_eeg if t > 50.0)
+    # The filters begin anew: their first second does not count as present, a tenth of the window may be missing.
+    assert 50.0 + 0.9 * window <= resumed <= 50.0 + window + 1.0
+
+
+def test_what_a_device_notes_and_measures_is_recorded_shown_and_told_to_who_comes_late(tmp_path):
+    amplifier, path = Amplifier(), tmp_path / "r.xdf"
+    amplifier.more = [
+        Clock("eeg", 5.0, 0.25, 0.0004, residual=0.002),
+        Clock("marks", 5.0, -0.125, math.nan),
+        Notice("eeg", 6.5, "the source\nhas been started anew"),
+        Notice("eeg", math.nan, "no time"),
+        Events("marks", np.array([7.0]), ("go",)),
+    ]
+    seen: list = []
+    healths: list = []
+    with Server() as server:
+        session = Session([amplifier], None, title="t", clock=lsl_clock, server=server, recorder=records_to(path))
+
+        def look() -> None:
+            client = Client.attach(server.address)  # long after it happened
+            end = time.monotonic() + 10
+            while not any(isinstance(update, Health) for update in seen) and time.monotonic() < end:
+                seen.extend(client.poll())
+            client.close()
+
+        play(
+            session,
+            lambda health: amplifier.sent > 100,
+            lambda health: bool(healths.append(health) or True),
+            do(look),
+        )
+    eeg, marks = healths[0].streams
+    assert (eeg.offset_ms, eeg.offset_sd_ms) == (250.0, 0.4)
+    assert (marks.key, marks.samples, marks.offset_ms) == ("marks", 1, -125.0)
+    assert math.isnan(marks.offset_sd_ms)
+    notes = [update for update in seen if isinstance(update, Noted)]
+    assert notes[0] == Noted(6.5, "eeg: the source has been started anew")
+    assert math.isfinite(notes[1].time)
+    said = events(path)
+    assert "clock eeg 0.25 0.0004" in said
+    assert "clock marks -0.125 nan" in said
+    assert "note 6.5 eeg the source has been started anew" in said
+    streams, _ = pyxdf.load_xdf(str(path), synchronize_clocks=False)
+    found = {s["info"]["name"][0]: s for s in streams}
+    assert found["eeg"]["clock_values"] == [0.002]
+    assert found["eeg"]["clock_times"] == [5.0 - 0.002]
+    assert found["marks"]["clock_values"] == [0.0]
+    with XdfReplay(path, speed=math.inf) as again:  # none of it disturbs a replay
+        items = again.read(0.1)
+        while not isinstance(items[-1], End):
+            items += again.read(0.1)
+        assert sum(len(item.times) for item in items if isinstance(item, Chunk)) == len(samples(path))
+        assert not any(isinstance(item, Clock | Notice) for item in items)
+
+
+def test_a_session_without_a_model_records_and_estimates_nothing(tmp_path):
+    amplifier, path = Amplifier(), tmp_path / "r.xdf"
+    seen: list = []
+    with Server() as server:
+        client = Client.attach(server.address)
+        session = Session([amplifier], None, title="t", clock=lsl_clock, server=server, recorder=records_to(path))
+        summary = play(session, lambda health: seen.extend(client.poll()) or amplifier.sent > 500)
+        client.close()
+    assert (summary.windows, summary.estimates, summary.problem) == (0, 0, "")
+    assert summary.samples == {"eeg": amplifier.sent}
+    hello = next(update for update in seen if isinstance(update, Hello))
+    assert (hello.model, hello.used) == (None, ())
+    assert any(isinstance(update, Traces) for update in seen)
+    assert not any(isinstance(update, Estimated) for update in seen)
+    streams, _ = pyxdf.load_xdf(str(path))
+    assert {s["info"]["type"][0] for s in streams} == {"EEG", "Markers", "Session"}
+    np.testing.assert_array_equal(samples(path), np.arange(amplifier.number)[-amplifier.sent :])
+
+
+class Fails:
+    """A real runtime that fails on its third call only."""
+
+    def __init__(self, bundle) -> None:
+        self._runtime, self._calls = load_runtime("ort", bundle), 0
+
+    def __call__(self, inputs):
+        self._calls += 1
+        if self._calls == 3:
+            raise RuntimeError("out of memory")
+        return self._runtime(inputs)
+
+
+def test_every_kind_of_alarm_is_an_event_in_the_record_when_it_comes_and_when_it_goes(bundle, tmp_path):
+    path = tmp_path / "r.xdf"
+    model = Model(bundle, Fails(bundle))
+    session = Session(
+        [XdfReplay(DEMO, stop=20, speed=8.0)],
+        model,
+        title="t",
+        clock=lsl_clock,
+        recorder=records_to(path, ["arousal", "effort"]),
+    )
+
+    def full(estimate) -> None:
+        raise OSError(28, "No space left on device")
+
+    session.follow("table.csv", full)
+    summary = session.run()
+    said = [tuple(text.split(" ", 2)) for text in events(path) if text.split()[0] in ("alarm", "over")]
+    assert [word for word, _, text in said if text.startswith("model: it failed")] == ["alarm", "over"]
+    assert [word for word, _, text in said if text.startswith("table.csv: ")] == ["alarm"]
+    for words in ("model: it failed (RuntimeError: out of memory)", "table.csv: [Errno 28]"):
+        assert words in summary.problem
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    assert sidecar["ended"] == summary.problem
+    assert [(alarm["text"], alarm["over"]) for alarm in sidecar["alarms"]] == [
+        (text, word == "over") for word, _, text in said
+    ]
+
+
+def test_trouble_of_a_device_and_its_end_are_events_and_the_session_goes_on_with_the_others(tmp_path):
+    class Ends(Amplifier):
+        gone = False
+
+        def read(self, timeout: float):
+            return [End("the plug is out")] if self.gone else super().read(timeout)
+
+    well_one, bad, path = Amplifier(), Ends(), tmp_path / "r.xdf"
+    session = Session([well_one, bad], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    reached: list = []
+    summary = play(
+        session,
+        lambda health: bad.sent > 100,
+        do(lambda: setattr(bad, "problem", "the strap is out of reach")),
+        alarmed("out of reach"),
+        do(lambda: setattr(bad, "problem", "")),
+        lambda health: not alarmed("out of reach")(health),
+        do(lambda: setattr(bad, "gone", True)),
+        alarmed("the plug is out"),
+        alarmed("eeg-2: silent"),
+        do(lambda: reached.append(well_one.sent)),
+        lambda health: well_one.sent > reached[0] + 100,
+    )
+    said = [text.split(" ", 2) for text in events(path)]
+    told = [(word, text.partition(" for ")[0]) for word, _, text in said]
+    assert told[:3] == [
+        ("alarm", "the strap is out of reach"),
+        ("over", "the strap is out of reach"),
+        ("alarm", "the plug is out"),
+    ]
+    assert ("alarm", "eeg-2: silent") in told
+    assert ("alarm", "eeg: silent") not in told
+    assert summary.problem == "the plug is out"
+    assert summary.samples == {"eeg": well_one.sent, "eeg-2": bad.sent}
+
+
+# -- the disk ----------------------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """What the writer sees of the system: files whose writing can fail, or not come back, for a while."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.full = False
+        self.answers, self.confirms = threading.Event(), threading.Event()
+        self.answers.set()
+        self.confirms.set()
+        seen_as = vars(os) | {"write": self._write, "fsync": self._fsync}
+        monkeypatch.setattr(xdf_writer, "os", SimpleNamespace(**seen_as))
+
+    def _write(self, file, block):
+        assert self.answers.wait(60)
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.write(file, block)
+
+    def _fsync(self, file):
+        assert self.confirms.wait(60)
+        os.fsync(file)
+
+
+def accounted(path, sent):
+    """Samples in a record and samples that it says are lost: the sequence of them has no other hole."""
+    numbers = samples(path)
+    lost = [int(text.split()[1]) for text in events(path) if text.startswith("lost ")]
+    steps = np.diff(numbers) - 1
+    assert steps[steps > 0].tolist() == lost
+    assert len(numbers) + sum(lost) <= sent
+    return len(numbers), sum(lost)
+
+
+def test_a_full_disk_is_said_acquisition_goes_on_and_what_is_missing_stands_in_the_record(tmp_path, monkeypatch):
+    disk, amplifier, path = Disk(monkeypatch), Amplifier(), tmp_path / "r.xdf"
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    reached: list = []
+
+    def valid() -> None:
+        reached.append((len(samples(path)), amplifier.sent))
+
+    summary = play(
+        session,
+        lambda health: amplifier.sent > 200,
+        do(lambda: setattr(disk, "full", True)),
+        alarmed("No space left on device"),
+        do(valid),
+        lambda health: amplifier.sent > reached[0][1] + 200,
+        do(valid),
+        do(lambda: setattr(disk, "full", False)),
+        well,
+    )
+    assert reached[0][0] == reached[1][0] > 0  # the file is whole, and stands still, while the disk is full
+    written, lost = accounted(path, amplifier.sent)
+    assert lost >= 200
+    assert written + lost == amplifier.sent == summary.samples["eeg"]
+    said = events(path)
+    assert sum(int(text.split()[1]) for text in said if text.startswith("unrecorded ")) == summary.unrecorded > 0
+    kinds = [text.split()[0] for text in said if "No space left" in text]
+    assert kinds == ["alarm", "over"]
+    assert "No space left on device" in summary.problem
+
+
+def test_a_disk_that_does_not_answer_is_said_and_nothing_is_lost_when_it_does_again(tmp_path, monkeypatch):
+    disk, amplifier, path = Disk(monkeypatch), Amplifier(), tmp_path / "r.xdf"
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    reached: list = []
+    summary = play(
+        session,
+        lambda health: amplifier.sent > 100,
+        do(disk.answers.clear),
+        alarmed("the disk does not answer"),
+        do(lambda: reached.append((len(samples(path)), amplifier.sent))),
+        lambda health: amplifier.sent > reached[0][1] + 100,
+        do(disk.answers.set),
+        well,
+    )
+    assert reached[0][0] < reached[0][1]
+    np.testing.assert_array_equal(samples(path), np.arange(amplifier.number)[-amplifier.sent :])
+    assert (summary.unrecorded, summary.problem) == (0, "")
+    assert [text.split()[0] for text in events(path) if "does not answer" in text] == ["alarm", "over"]
+
+
+def test_a_disk_that_does_not_confirm_is_said_and_the_record_goes_on_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.setattr(xdf_writer, "BOUNDARY_EVERY", 0.5)
+    disk, amplifier, path = Disk(monkeypatch), Amplifier(), tmp_path / "r.xdf"
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    reached: list = []
+    disk.confirms.clear()
+    summary = play(
+        session,
+        alarmed("has not confirmed"),
+        do(lambda: reached.append(amplifier.sent)),
+        lambda health: len(samples(path)) > reached[0] + 50,
+        do(disk.confirms.set),
+        well,
+    )
+    assert (summary.unrecorded, summary.problem) == (0, "")
+    assert len(samples(path)) == amplifier.sent
+
+
+def test_what_waits_for_a_disk_is_bounded_by_bytes_and_what_gives_way_is_counted():
+    def chunk(k, lost=0):
+        return Chunk("eeg", np.arange(100.0) + 100 * k, np.zeros((100, 9), np.float32), lost)
+
+    size = 500 + 100 * (8 + 36)
+    backlog = Backlog(waits=False, limit=10 * size)
+    for k in range(15):
+        backlog.put(chunk(k, lost=k))
+    backlog.put(Chunk("other", np.zeros(1), np.zeros((1, 1), np.float32)))
+    assert (len(backlog), backlog.refused) == (10, 6)
+    assert [backlog.get().lost for _ in range(10)] == list(range(10))
+    backlog.put(chunk(15, lost=1))
+    backlog.put(chunk(16))
+    backlog.close()
+    assert backlog.get().lost == 1 + sum(range(10, 15)) + 500
+    assert backlog.get().lost == 0
+    assert backlog.get() is None
+
+
+def test_the_backlog_of_a_replay_waits_instead():
+    backlog = Backlog(waits=True, limit=2000)
+    entries = [Chunk("eeg", np.arange(50.0), np.full((50, 1), k, np.float32)) for k in range(40)]
+    giving = threading.Thread(target=lambda: [backlog.put(entry) for entry in entries] and backlog.close())
+    giving.start()
+    got = []
+    while (entry := backlog.get()) is not None:
+        got.append(entry)
+        assert len(backlog) <= 2
+    giving.join()
+    assert got == entries
+    assert backlog.refused == 0
+
+
+STALLED = """
+import os, sys, threading, types
+import insula
+from devices import xdf_writer
+count = 0
+def write(file, block):
+    global count
+    count += 1
+    if count > 60:
+        print("stalled", flush=True)
+        threading.Event().wait()
+    return os.write(file, block)
+xdf_writer.os = types.SimpleNamespace(**(vars(os) | {"write": write}))
+sys.exit(insula.main(["live", "synthetic:", "--headless", "--record", sys.argv[1]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C of another process")
+def test_a_session_whose_disk_never_answers_can_be_ended_and_what_was_written_is_whole(tmp_path):
+    path = tmp_path / "r.xdf"
+    process = subprocess.Popen(
+        [sys.executable, "-c", STALLED, str(path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if "stalled" in line:
+            break
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert len(samples(path)) > 0
+    assert json.loads(path.with_suffix(".json").read_text())["ended"] is None  # it did not end as it should
+
+
+# -- replays -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_looped_replay_goes_on_for_the_dashboard_and_is_recorded_once(bundle, tmp_path):
+    seen: list = []
+    path = tmp_path / "looped.xdf"
+    with Server() as server:
+        client = Client.attach(server.address)
+        client.send(SetLoop(True))
+        device = XdfReplay(DEMO, stop=8, speed=40.0)
+        session = Session(
+            [device],
+            Model(bundle, load_runtime("ort", bundle)),
+            title="t",
+            clock=lsl_clock,
+            server=server,
+            recorder=records_to(path, ["arousal", "effort"]),
+        )
+        estimates: list = []
+        session.follow("list", estimates.append)
+        healths: list = []
+
+        def round_again(health) -> bool:
+            seen.extend(client.poll())
+            healths.append(health)
+            return sum(isinstance(update, Cleared) for update in seen) >= 3
+
+        play(session, round_again)
+        client.close()
+    assert healths[-1].looping
+    ends = [estimate.t_end for estimate in estimates]
+    assert ends.count(ends[0]) >= 3
+    shown = [update.estimate.t_end for update in seen if isinstance(update, Estimated)]
+    assert shown.count(ends[0]) >= 2
+    with XdfReplay(DEMO, stop=8, speed=math.inf) as whole, XdfFile(path) as record:
+        items = whole.read(1.0)
+        while not isinstance(items[-1], End):
+            items += whole.read(1.0)
+        once = np.concatenate([item.times for item in items if isinstance(item, Chunk) and item.stream == "eeg"])
+        number = next(s.id for s in record.streams.values() if s.type == "EEG")
+        np.testing.assert_array_equal(record.read(number)[0], once)
+        affect = next(s.id for s in record.streams.values() if s.name == "insula affect")
+        assert (np.diff(record.read(affect)[0]) > 0).all()
+
+
+def test_a_step_goes_on_by_that_much_and_stands_still_again(bundle):
+    with Server() as server:
+        client = Client.attach(server.address)
+        device = XdfReplay(DEMO, stop=30, speed=1.0)
+        device.pause()
+        session = Session(
+            [device], Model(bundle, load_runtime("ort", bundle)), title="t", clock=lsl_clock, server=server
+        )
+        stood: list = []
+        for nonsense in (math.nan, -1.0, math.inf):
+            client.send(Step(nonsense))  # a stranger's dashboard
+        play(
+            session,
+            lambda health: bool(stood.append(health.now) or len(stood) > 3),
+            do(lambda: client.send(Step(2.0))),
+            lambda health: health.now > stood[-1] + 1.9,
+            do(lambda: client.send(Step(2.0))),
+            lambda health: health.now > stood[-1] + 3.9,
+            lambda health: bool(stood.append(health.now) or len(stood) > 7),
+        )
+        client.close()
+    assert stood[3] == device.start
+    assert stood[-1] == stood[-4] == pytest.approx(device.start + 4.0)
+    assert not device.playing
+
+
+def test_a_device_error_stays_one_line(bundle):
+    class Broken(Amplifier):
+        def read(self, timeout: float):
+            raise DeviceError("the driver\nhas gone")
+
+    session = Session([Broken()], None, title="t", clock=lsl_clock)
+    assert "has gone" in session.run().problem
