@@ -39,8 +39,10 @@ BACKWARD = 3.0
 JUMP = 0.01
 """Seconds. Steps below are not told from scatter; they are followed as the memory fades."""
 FAR, LATE, EARLY = 8.0, 2.0, 0.5
-"""A packet is far from the line, or at least late or early, beyond so many typical residuals. What is far and late
-does not pull: a stall of a minute would."""
+"""A packet is far from the line, or at least late or early, beyond so many typical residuals. What is far does
+not pull: a stall of a minute would. Only at the beginning what is far too early does, for then the line was late."""
+YOUNG = 10
+"""Packets."""
 AGREEING, AGREEING_LATE = 8, 20
 """So many packets in a row must be off the line by the same amount before a smaller step is believed: those of a
 stalled link that catches up are less late one after the other. More of those that are late, yet not far."""
@@ -54,9 +56,12 @@ SETTLE = 1.0
 
 @dataclass(slots=True)
 class _Apart:
-    """Packets in a row that are off the line on the same side: how many, since when, and by how much."""
+    """Packets in a row that are off the line by the same amount: how many, since when, and by how much."""
 
     since: float
+    slope: float
+    slope_sd: float
+    """Of the line before it was drawn towards them."""
     low: float
     high: float
     count: int = 0
@@ -101,12 +106,13 @@ class _Line:
         if not self.count:
             level = LEVEL  # how late the first one is, nobody knows
         weight = level * (size / abs(residual) if abs(residual) > bound else 1.0)
-        if residual > FAR * self.typical:
+        far = FAR * self.typical
+        if residual > far or (residual < -far and self.count > YOUNG):
             weight = 0.0
         self.count += 1
         self.effective = fading * self.effective + 1.0
         self.effective_squares = fading * fading * self.effective_squares + 1.0
-        share = 1.0 / (self.effective + 10.0)  # ten packets' trust in what was assumed
+        share = 1.0 / (self.effective + YOUNG)  # so many packets' trust in what was assumed
         self.typical = max(self.typical + share * (size - self.typical), FINEST)
         self.pull += share * ((level * size if weight else 0.0) ** 2 - self.pull)
         self.mean_weight += share * (weight - self.mean_weight)
@@ -118,6 +124,10 @@ class _Line:
         self.xy = fading * self.xy + weight * step_x * (y - self.y)
         ridge = self.pull / max(self.mean_weight, LEVEL) / self.prior_sd**2
         self.slope = (self.xy + ridge * self.prior) / (self.xx + ridge)
+
+    def drift(self) -> tuple[float, float]:
+        """The slope and its standard deviation."""
+        return self.slope, math.sqrt(self.variances(self.x)[1])
 
     def variances(self, x: float) -> tuple[float, float]:
         """Of the line at ``x`` (s^2), and of its slope."""
@@ -191,11 +201,11 @@ class DeviceClock:
         y = arrival - x
         residual = y - line.at(x)
         if x < self._newest - BACKWARD or residual < -IMPOSSIBLE:
-            self._jump(device, arrival)
+            self._jump(device, arrival, *line.drift())
             return
-        if self._agreed(residual, arrival):
-            assert self._apart is not None
-            self._jump(device, arrival - (residual - self._apart.low))  # to the fastest of those that agree
+        if apart := self._agreed(residual, arrival):
+            # To the fastest of those that agree.
+            self._jump(device, arrival - (residual - apart.low), apart.slope, apart.slope_sd)
             return
         passed = min(max(x - self._newest, 0.0), self._forget)
         line.take(x, y, math.exp(-passed / self._forget))
@@ -235,27 +245,25 @@ class DeviceClock:
         self._line = _Line(prior, prior_sd, 0.0, arrival)
         self._line.take(0.0, arrival, 1.0)
 
-    def _jump(self, device: float, arrival: float) -> None:
+    def _jump(self, device: float, arrival: float, slope: float, slope_sd: float) -> None:
         """Begin anew: only the drift remains, for the crystal is the same."""
-        assert self._line is not None
-        drift_sd = math.sqrt(self._line.variances(self._newest)[1])
-        self._start(device, arrival, self._line.slope, min(max(drift_sd, DRIFT_SD_KNOWN), DRIFT_SD))
+        self._start(device, arrival, slope, min(max(slope_sd, DRIFT_SD_KNOWN), DRIFT_SD))
         self._apart = self._lead = None
         if self._given is not None:
             self._floor, self._given = self._given[1], None
         self.resets += 1
 
-    def _agreed(self, residual: float, arrival: float) -> bool:
-        """Whether the packets of late are off the line by the same amount, enough of them and for long enough."""
+    def _agreed(self, residual: float, arrival: float) -> _Apart | None:
+        """The packets of late when they are off the line by the same amount, enough of them and for long enough."""
         assert self._line is not None
         far = max(JUMP, FAR * self._line.typical)
         if abs(residual) < max(JUMP, (LATE if residual > 0 else EARLY) * self._line.typical):
             self._apart = None
-            return False
+            return None
         apart = self._apart
         if apart is None or max(apart.high, residual) - min(apart.low, residual) > far:
-            apart = self._apart = _Apart(arrival, residual, residual)
+            apart = self._apart = _Apart(arrival, *self._line.drift(), residual, residual)
         apart.low, apart.high = min(apart.low, residual), max(apart.high, residual)
         apart.count += 1
         needed = AGREEING_LATE if 0 < apart.low <= far else AGREEING
-        return apart.count >= needed and arrival - apart.since >= AGREEING_SECONDS
+        return apart if apart.count >= needed and arrival - apart.since >= AGREEING_SECONDS else None

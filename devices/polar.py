@@ -436,6 +436,8 @@ class PolarDevice:
     # -- the thread of the loop: what the strap says -----------------------------------------------------------------
 
     def _on_answer(self, _: object, value: bytearray) -> None:
+        if value[:1] == b"\x0f":  # what was read, which BlueZ may report here as well
+            return
         with contextlib.suppress(asyncio.QueueFull):
             self._answers.put_nowait(bytes(value))
 

@@ -193,6 +193,7 @@ def test_a_strap_that_was_off_and_counts_from_2019_again_keeps_its_drift():
 
 @pytest.mark.parametrize("step", [0.08, -0.08, 0.4, -0.4])
 def test_a_step_of_a_fraction_of_a_second_is_followed_once_packets_agree(step):
+    """The drift that was learned before is not spoilt by it."""
     packets = strap(900, seed=8, swapped=0.0)
     after = packets.true > packets.true[0] + 450
     packets.arrival[after] += step
@@ -201,6 +202,7 @@ def test_a_step_of_a_fraction_of_a_second_is_followed_once_packets_agree(step):
     moment = true - packets.true[after][0]
     assert clock.resets <= 1
     assert np.abs(error[moment > 30] - step - DELAY).max() < 0.02
+    assert clock.drift == pytest.approx(345, abs=40)
 
 
 @pytest.mark.parametrize("stall", [2.0, 20.0, 60.0])
@@ -212,6 +214,14 @@ def test_a_stalled_link_that_catches_up_is_no_jump(stall):
     true, error, _ = follow(packets, clock)
     assert clock.resets == 0
     assert np.abs(error[true > true[0] + 60] - DELAY - 0.006).max() < 0.01
+
+
+@pytest.mark.parametrize("late", [0.3, 0.9, 5.0])
+def test_a_first_packet_that_was_held_up_is_forgotten_soon(late):
+    packets = strap(120, seed=13, swapped=0.0, lost=0.0)
+    packets.arrival[0] += late
+    true, error, _ = follow(packets)
+    assert np.abs(error[true > true[0] + 20] - DELAY).max() < 0.03
 
 
 def test_a_late_packet_hardly_moves_the_line():
@@ -252,6 +262,22 @@ def test_sample_numbers_at_250_hz_that_come_in_bursts_are_a_clock_too():
     error = np.array(error)[true > 70]
     assert error.std() < 5e-4
     assert clock.drift == pytest.approx(800, abs=5)
+
+
+def test_the_residual_is_what_the_times_given_out_did_not_yet_contain():
+    clock = DeviceClock()
+    assert clock.residual == 0.0
+    for number in range(20):
+        clock.update(float(number), 100.0 + number)
+        clock.to_session(np.array([float(number)]))
+    assert clock.residual == pytest.approx(0.0, abs=1e-6)
+    for number in range(20, 40):  # everything is 0.3 s early, and nobody asks for times
+        clock.update(float(number), 99.7 + number)
+    given_out = clock.to_session(np.array([39.0]))[0]
+    assert given_out == pytest.approx(138.7, abs=0.02)
+    clock.update(40.0, 139.65)
+    clock.update(41.0, 140.65)
+    assert -0.06 < clock.residual < 0.0
 
 
 def test_asking_before_the_first_packet_is_refused():

@@ -301,6 +301,14 @@ def test_a_strap_in_which_ecg_still_runs_is_stopped_and_started(air):
         assert len(session.of(Chunk)) == 1
 
 
+def test_what_is_read_of_the_control_point_is_not_taken_for_an_answer(air):
+    strap = peer.Strap(air)
+    strap.echoes = True
+    with Session(air, strap) as session:
+        session.at(1001.0, Y2026, 0)
+        assert len(session.of(Chunk)) == 1
+
+
 @pytest.mark.parametrize(("operation", "code"), [(1, 3), (2, 10), (2, 13), (2, 8)])
 def test_a_strap_that_refuses_says_why_in_words(air, operation, code):
     strap = peer.Strap(air)

@@ -106,6 +106,8 @@ class Strap:
         """Answers no question of the control point."""
         self.heavy = False
         """Lets nobody connect."""
+        self.echoes = False
+        """What is read of the control point is indicated as well, as BlueZ may do."""
         self.streaming = False
         self.asked: list[bytes] = []
         self.delivered = threading.Semaphore(0)
