@@ -39,7 +39,7 @@ class Session:
 
     def __init__(self, air, strap, *, rest: str = "", **waits: float):
         self.air, self.strap, self.now = air, strap, 1000.0
-        quick = {"scan": 5.0, "listen": 0.2, "connect": 5.0, "answer": 2.0, "hold": 60.0, "pauses": (0.05, 0.1)}
+        quick = {"scan": 5.0, "listen": 0.2, "connect": 10.0, "answer": 5.0, "hold": 60.0, "pauses": (0.05, 0.1)}
         self.radio = Radio(client=air.client, scanner=air.scanner, **(quick | waits))
         self.items: list = []
         self.device = polar.connect(rest, radio=self.radio, clock=lambda: self.now)
@@ -338,7 +338,7 @@ def test_no_strap_at_all_is_said_after_the_scan(air):
 
 
 def test_a_strap_that_is_connected_but_silent_is_connected_anew(air):
-    with Session(air, peer.Strap(air), first=0.6, silence=0.8) as session:
+    with Session(air, peer.Strap(air), first=2.0, silence=0.8) as session:
         session.until(lambda: len(session.strap.asked) >= 4)
         session.until(lambda: session.strap.streaming)
         session.at(1001.0, Y2026, 0)
