@@ -29,19 +29,21 @@ from typing import TYPE_CHECKING, NoReturn, Self
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from devices.api import Device, Transport
+    from devices.api import Device, StreamInfo, Transport
     from devices.xdf_format import StreamSummary
     from models.api import Estimate
     from models.bundle import Bundle
     from models.model import Model
     from realtime.api import Health
     from realtime.outlet import AffectOutlet
-    from realtime.record import Recorder
+    from realtime.record import Recorder, Study
     from realtime.remote import Server
     from realtime.session import Session, Summary
 
 DEMO_PERSON = "05"
 """Of eegmat: the person of the recording that ships, left out of the training of the model that ships."""
+MANY = 12
+"""Sources of one kind that `insula devices` lists without being asked for that kind."""
 RESEARCH_USE = "Research use only, not a medical device."
 
 
@@ -137,25 +139,62 @@ def check_outputs(*paths: str | None) -> None:
         raise UsageError(f"{wanted[0]}: is asked for twice. Give estimates and record names of their own.")
 
 
-def about(bundle: Bundle, title: str) -> dict[str, str]:
+def about(bundle: Bundle | None, title: str) -> dict[str, str]:
     """What a record says of the session in its header."""
-    spec = bundle.manifest.window
-    return {
-        "title": title,
-        "software": f"insula {installed_version()}",
-        "model": bundle.manifest.name,
-        "model_hash": bundle.hash,
-        "window_seconds": repr(spec.seconds),
-        "hop_seconds": repr(spec.hop),
-        "use": RESEARCH_USE,
-    }
+    said = {"title": title, "software": f"insula {installed_version()}", "use": RESEARCH_USE}
+    if bundle is not None:
+        spec = bundle.manifest.window
+        said |= {
+            "model": bundle.manifest.name,
+            "model_hash": bundle.hash,
+            "window_seconds": repr(spec.seconds),
+            "hop_seconds": repr(spec.hop),
+        }
+    return said
 
 
-def recorder_for(path: str, bundle: Bundle, title: str) -> Callable[..., Recorder]:
-    from realtime.record import Recorder
+def place_of(path: str | None, options: argparse.Namespace) -> Path | Study | None:
+    """Where a session is recorded: in a file that ends in .xdf, else as the next run of a study folder.
 
-    targets = [target.name for target in bundle.manifest.targets]
-    return lambda streams: Recorder(Path(path), streams, targets, about(bundle, title))
+    Raises UsageError, and XdfError for a label that is none, before anything is opened.
+    """
+    from realtime.record import Study, study_path
+
+    codes = {"participant": options.participant, "session": options.session, "task": options.task}
+    given = {**codes, "run": options.number}
+    named = [f"--{name}" for name, code in given.items() if code is not None]
+    if path is None or path.endswith(".xdf"):
+        if named:
+            raise UsageError(f"{', '.join(named)}: name a record in a study folder. Give --record FOLDER with them.")
+        check_outputs(path)
+        return None if path is None else Path(path)
+    if Path(path).suffix and not Path(path).is_dir():
+        raise UsageError(f"{path}: a record is a file that ends in .xdf, or a study folder. Choose one of the two.")
+    place = Study(
+        folder=Path(path),
+        participant=codes["participant"] or "unnamed",
+        session=codes["session"] or "",
+        task=codes["task"] or "session",
+        run=options.number,
+    )
+    study_path(place.folder, place.participant, place.session, place.task, place.run)
+    return place
+
+
+def recorder_for(
+    place: Path | Study, bundle: Bundle | None, title: str, begun: Callable[[Path], None]
+) -> Callable[[Sequence[StreamInfo]], Recorder]:
+    """Starts the record and tells ``begun`` where it lies."""
+    from realtime.record import start_record
+
+    targets = [target.name for target in bundle.manifest.targets] if bundle else []
+
+    def start(streams: Sequence[StreamInfo]) -> Recorder:
+        recorder = start_record(place, streams, targets, about(bundle, title))
+        begun(recorder.path)
+        return recorder
+
+    return start
 
 
 # -- the dashboard, a process of its own -------------------------------------------------------------------------------
@@ -263,6 +302,11 @@ def describe_sources(session: Session, console: Console) -> None:
     """What was chosen, and what the model has to do without. Raises UsageError when there is neither EEG nor ECG."""
     from realtime.sources import lacking
 
+    if session.card is None:
+        for info in session.streams:
+            rate = f"{len(info.channels)} channels, {info.rate:g} Hz" if info.rate else "events"
+            console.print(f"{info.key}: {info.name}, {rate}")
+        return
     for picked in session.windower.picked.values():
         console.print(f"{picked.kind.upper():<4} {picked.why}")
     for kind, why in lacking(session.streams, session.windower.spec).items():
@@ -277,13 +321,13 @@ def describe_sources(session: Session, console: Console) -> None:
 
 def run_session(
     devices: Sequence[Device],
-    model: Model,
+    model: Model | None,
     console: Console,
     *,
     title: str,
     headless: bool,
     estimates: str | None,
-    record: str | None,
+    record: Path | Study | None,
     seconds: float = math.inf,
     picture: Path | None = None,
     keep: Callable[[Estimate], None] | None = None,
@@ -291,6 +335,7 @@ def run_session(
 ) -> int:
     """Run a session with everything around it: dashboard, outlet, CSV, record, progress; the exit status.
 
+    Without a ``model`` the session is recorded and shown, nothing is estimated.
     ``keep`` gets every estimate; ``before_end`` says what else there is to say of them.
     """
     from devices.api import Transport
@@ -299,8 +344,15 @@ def run_session(
     from realtime.remote import Server
     from realtime.session import Session
 
-    bundle = model.bundle
+    bundle = model.bundle if model else None
     transport = next((device for device in devices if isinstance(device, Transport)), None)
+    recorded: Path | None = None
+
+    def begun(path: Path) -> None:
+        nonlocal recorded
+        recorded = path
+        console.print(f"recording to {path}")
+
     with ExitStack() as stack:
         server = stack.enter_context(Server(title))
         window: Dashboard | None = None
@@ -310,26 +362,24 @@ def run_session(
             title=title,
             clock=lsl_clock,
             server=server,
-            recorder=recorder_for(record, bundle, title) if record else None,
+            recorder=recorder_for(record, bundle, title, begun) if record is not None else None,
             linger=lambda: window is not None and window.open(),
         )
         describe_sources(session, console)
         if keep:
             session.follow("table", keep)
-        card = session.card
-        if card is not None and estimates:
-            session.follow(estimates, stack.enter_context(EstimateTable(Path(estimates), card.targets)))
-        if card is not None and (transport is None or transport.speed != math.inf):
-            outlet = stack.enter_context(AffectOutlet(card, title))
-
-            session.follow("LSL", now_stamped(outlet, transport, card.hop) if transport else outlet.push)
+        if estimates and session.card:
+            session.follow(estimates, stack.enter_context(EstimateTable(Path(estimates), session.card.targets)))
+        if session.card and (transport is None or transport.speed != math.inf):
+            outlet = stack.enter_context(AffectOutlet(session.card, title))
+            session.follow("LSL", now_stamped(outlet, transport, session.card.hop) if transport else outlet.push)
         interrupts = stack.enter_context(Interrupts(session))
         if not headless:
             window = Dashboard(server, console)
             stack.callback(window.close)
             console.print("Dashboard opened. Ctrl-C here stops the session.")
         progress = Progress(console, transport, headless)
-        if headless and transport is None:
+        if headless and transport is None and model:
             session.follow("terminal", progress.say)
         began = time.monotonic()
 
@@ -345,7 +395,7 @@ def run_session(
         if picture is not None:
             snapshot(server, picture, console)
         before_end()
-        status = conclude(summary, console, estimates, record)
+        status = conclude(summary, console, estimates, recorded)
         if window is not None and not interrupts.count:
             console.print("The session has ended; close the window to finish.")
             window.wait(lambda: interrupts.count > 0)
@@ -424,12 +474,13 @@ def words(estimate: Estimate) -> str:
     return "  ".join(f"{target} {mean:.2f} ± {sd:.2f}" for target, mean, sd in figures)
 
 
-def conclude(summary: Summary, console: Console, estimates: str | None, record: str | None) -> int:
+def conclude(summary: Summary, console: Console, estimates: str | None, record: Path | None) -> int:
     """What was done and where it lies; the exit status."""
     lost = sum(summary.lost.values())
+    windows = f"{summary.windows} windows, {summary.estimates} with an estimate, {summary.skipped} skipped; "
     console.print(
-        f"{summary.windows} windows, {summary.estimates} with an estimate, {summary.skipped} skipped; "
-        f"{sum(summary.samples.values())} samples, {lost} lost or refused, {sum(summary.gaps.values())} gaps",
+        (windows if summary.windows else "")
+        + f"{sum(summary.samples.values())} samples, {lost} lost or refused, {sum(summary.gaps.values())} gaps",
     )
     for what, where in (("estimates", estimates), ("record", record)):
         if where:
@@ -453,7 +504,7 @@ def demo(options: argparse.Namespace, console: Console) -> int:
         out.mkdir(parents=True)
     except OSError as error:
         raise UsageError(f"{out}: cannot be made ({error.strerror}). Name another folder with --to.") from None
-    table, record = str(out / "estimates.csv"), str(out / "session.xdf")
+    table, record = str(out / "estimates.csv"), out / "session.xdf"
     console.print(f"insula demo: a real recording of rest, then mental arithmetic. {RESEARCH_USE}")
     model = open_model(None)
     device = XdfReplay(demo_recording(), speed=math.inf if headless else 1.0)
@@ -542,14 +593,18 @@ def replay(options: argparse.Namespace, console: Console) -> int:
     """Replay a recording through the model."""
     from devices.xdf import XdfReplay
 
-    check_outputs(options.estimates, options.record)
+    place = place_of(options.record, options)
+    check_outputs(options.estimates)
     if options.end is not None and options.end <= (options.begin or 0.0):
         raise UsageError(
             f"--from {options.begin or 0:g} --to {options.end:g}: nothing lies between. Give a later --to."
         )
     headless = options.headless or not has_display()
-    speed = options.speed or (math.inf if headless else 1.0)
+    speed = options.speed or (math.inf if headless and not options.loop else 1.0)
+    if options.loop and speed == math.inf:
+        raise UsageError("--loop --speed max: has no end and no pace. Give a --speed in numbers.")
     device = XdfReplay(options.file, start=options.begin, stop=options.end, speed=speed)
+    device.set_loop(options.loop)
     if not device.streams and device.findings:
         raise UsageError(f"{options.file}: no stream can be read. {device.findings[0]}")
     for finding in device.findings:
@@ -561,32 +616,52 @@ def replay(options: argparse.Namespace, console: Console) -> int:
         title=f"replay of {Path(options.file).name}",
         headless=headless,
         estimates=options.estimates,
-        record=options.record,
+        record=place,
     )
 
 
 def live(options: argparse.Namespace, console: Console) -> int:
     """Estimate from live sources."""
+    place = place_of(options.record, options)
+    check_outputs(options.estimates)
+    return attend(options, console, open_model(options.model), "live", options.estimates, place)
+
+
+def record(options: argparse.Namespace, console: Console) -> int:
+    """Record live sources; nothing is estimated."""
+    return attend(options, console, None, "recording", None, place_of(options.to, options))
+
+
+def attend(
+    options: argparse.Namespace,
+    console: Console,
+    model: Model | None,
+    title: str,
+    estimates: str | None,
+    place: Path | Study | None,
+) -> int:
+    """A session of live sources."""
     from devices.api import DeviceError, open_device
 
-    check_outputs(options.estimates, options.record)
-    model = open_model(options.model)
-    devices = [open_device(address) for address in options.source]
+    opened = [open_device(address) for address in options.source]
     taken: dict[str, str] = {}
-    for address, device in zip(options.source, devices, strict=True):
+    for address, device in zip(options.source, opened, strict=True):
         uid = getattr(device, "uid", "")
         if uid and uid in taken:
             raise DeviceError(f"{address}: is the same stream as {taken[uid]}. Name each source once.")
         taken[uid] = address
     console.print(RESEARCH_USE)
+    for device in opened:
+        if greeting := getattr(device, "greeting", ""):
+            console.print(greeting)
     return run_session(
-        devices,
+        opened,
         model,
         console,
-        title="live",
+        title=title,
         headless=options.headless or not has_display(),
-        estimates=options.estimates,
-        record=options.record,
+        estimates=estimates,
+        record=place,
         seconds=options.seconds,
     )
 
@@ -645,6 +720,52 @@ def stream_row(stream: StreamSummary) -> tuple[str, ...]:
     )
 
 
+def devices(options: argparse.Namespace, console: Console) -> int:
+    """List the sources there are."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from rich.text import Text
+
+    from devices.api import DeviceError, discover, schemes
+    from devices.lsl import use_network
+
+    if options.scheme and options.scheme not in schemes():
+        raise UsageError(f"{options.scheme}: no such kind of source. Known are {', '.join(schemes())}.")
+    asked = [options.scheme] if options.scheme else schemes()
+    use_network(options.lan)
+    with ThreadPoolExecutor(len(asked)) as pool:  # looking takes seconds, and none waits for another
+        answers = [(name, pool.submit(discover, name, options.seconds)) for name in asked]
+    for name, answer in answers:
+        try:
+            found = answer.result()
+        except DeviceError as error:
+            if options.scheme:
+                raise
+            console.print(str(error), style="yellow")
+            continue
+        if len(found) > MANY and not options.scheme:
+            console.print(f"{name}:<...>  {len(found)} kinds; `insula devices {name}` lists them")
+            continue
+        width = max((len(one.address) for one in found), default=0)
+        for one in found:
+            console.print(Text(f"{one.address:<{width}}  {one.what}"))  # text from outside: no markup
+        if not found and options.scheme:
+            console.print(f"No {name}: source is there right now.")
+    return 0
+
+
+def deidentify(options: argparse.Namespace, console: Console) -> int:
+    """Copy a recording without what tells whose it is."""
+    from devices.xdf_deidentify import deidentify as rewrite
+
+    check_outputs(options.target)
+    removed = rewrite(Path(options.file), Path(options.target), markers="drop" if options.drop_markers else "keep")
+    for line in removed.lines():
+        console.print(line)
+    console.print(f"written     {options.target}")
+    return 0
+
+
 def dashboard(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001  (every command takes both)
     """Open the window of a session that runs already."""
     from realtime.remote import running_sessions
@@ -696,11 +817,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"insula {installed_version()}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    common = Parser(add_help=False)
+    study = Parser(add_help=False)
+    study.add_argument("--headless", action="store_true", help="no dashboard, even where there is a display")
+    study.add_argument("--participant", metavar="CODE", help="in a study folder: never a name (default: unnamed)")
+    study.add_argument("--session", metavar="CODE", help="in a study folder (default: none)")
+    study.add_argument("--task", metavar="CODE", help="in a study folder (default: session)")
+    study.add_argument(
+        "--run", dest="number", type=int, metavar="N", help="in a study folder (default: the first that is free)"
+    )
+
+    common = Parser(add_help=False, parents=[study])
     common.add_argument("--model", metavar="BUNDLE", help="folder of a model bundle (default: the one that ships)")
-    common.add_argument("--headless", action="store_true", help="no dashboard, even where there is a display")
     common.add_argument("--estimates", metavar="OUT.csv", help="write every estimate as a row")
-    common.add_argument("--record", metavar="OUT.xdf", help="record raw streams, markers and estimates")
+    common.add_argument(
+        "--record", metavar="PLACE", help="record raw streams, markers and estimates: OUT.xdf, or a study folder"
+    )
+
+    timed = Parser(add_help=False)
+    timed.add_argument("source", nargs="+", metavar="SOURCE", help="lsl:type=EEG, polar:, ...; see `insula devices`")
+    timed.add_argument("--seconds", type=seconds, default=math.inf, metavar="S", help="stop after so many seconds")
 
     one = commands.add_parser("demo", help="a real recording through the default model, no hardware needed")
     one.add_argument("--headless", action="store_true", help="no dashboard: as fast as it goes, with a table")
@@ -712,17 +847,36 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--speed", type=speed, metavar="X|max", help="1 is real time (default: 1, max without dashboard)")
     one.add_argument("--from", dest="begin", type=seconds, metavar="S", help="begin so many seconds into the recording")
     one.add_argument("--to", dest="end", type=seconds, metavar="S", help="end so many seconds into the recording")
+    one.add_argument("--loop", action="store_true", help="start again at the end, until stopped")
     one.set_defaults(run=replay)
 
-    one = commands.add_parser("live", parents=[common], help="live sources through a model, for example lsl:type=EEG")
-    one.add_argument("source", nargs="+", metavar="SOURCE", help="lsl:type=EEG, lsl:name=..., synthetic:, ...")
-    one.add_argument("--seconds", type=seconds, default=math.inf, metavar="S", help="stop after so many seconds")
+    one = commands.add_parser(
+        "live", parents=[common, timed], help="live sources through a model, for example lsl:type=EEG"
+    )
     one.set_defaults(run=live)
+
+    one = commands.add_parser("record", parents=[study, timed], help="record live sources, without a model")
+    one.add_argument("--to", metavar="PLACE", required=True, help="a study folder, or OUT.xdf")
+    one.set_defaults(run=record)
 
     one = commands.add_parser("inspect", help="what is in an XDF file, and what would be used as EEG and ECG")
     one.add_argument("file", metavar="FILE.xdf")
     one.add_argument("--model", metavar="BUNDLE", help="for which model (default: the one that ships)")
     one.set_defaults(run=inspect)
+
+    one = commands.add_parser("devices", help="the sources there are, by the addresses that open them")
+    one.add_argument("scheme", nargs="?", metavar="SCHEME", help="only lsl, brainflow, polar, ...")
+    one.add_argument(
+        "--seconds", type=seconds, default=3.0, metavar="S", help="how long to look (default: %(default)g)"
+    )
+    one.add_argument("--lan", action="store_true", help="look for LSL streams beyond this machine too")
+    one.set_defaults(run=devices)
+
+    one = commands.add_parser("deidentify", help="copy an XDF file without names, hosts, serials, addresses and dates")
+    one.add_argument("file", metavar="FILE.xdf")
+    one.add_argument("target", metavar="OUT.xdf")
+    one.add_argument("--drop-markers", action="store_true", help="leave out marker texts, which may hold anything")
+    one.set_defaults(run=deidentify)
 
     one = commands.add_parser("dashboard", help="open the window of a session that is running")
     one.add_argument("session", nargs="?", metavar="SESSION", help="its address (default: the newest)")

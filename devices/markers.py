@@ -30,7 +30,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from devices.api import DeviceError, Events, Item, StreamInfo
+from devices.api import DeviceError, Events, Found, Item, StreamInfo
 from devices.lsl import lsl_clock
 
 PORT = 8765
@@ -46,6 +46,11 @@ CONNECTIONS = 32
 """At once; more are closed unanswered."""
 PATIENCE = 5.0
 """Seconds that a request may take to arrive, however slowly it trickles."""
+
+
+def discover(seconds: float) -> list[Found]:  # noqa: ARG001  (every scheme is asked the same)
+    """It is always there."""
+    return [Found("markers:", f"markers by HTTP from this machine, port {PORT} unless said: markers:PORT")]
 
 
 def connect(rest: str) -> MarkerEndpoint:

@@ -28,7 +28,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.api import Chunk, DeviceError, Events, Item, StreamInfo
+from devices.api import Chunk, DeviceError, Events, Found, Item, StreamInfo
 from devices.lsl import lsl_clock
 from devices.synthetic_ecg import Ecg, r_peaks
 from devices.synthetic_eeg import Eeg, blinks, bursts
@@ -49,6 +49,11 @@ MARKERS = StreamInfo(
     name="synthetic markers",
     source="synthetic:",
 )
+
+
+def discover(seconds: float) -> list[Found]:  # noqa: ARG001  (every scheme is asked the same)
+    """It is always there."""
+    return [Found("synthetic:", "a made-up person: EEG, 19 channels, 250 Hz, and ECG, 130 Hz")]
 
 
 def connect(rest: str) -> SyntheticDevice:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 import os
 import re
@@ -51,9 +52,9 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def refusal(*arguments):
+def refusal(*arguments, **more):
     """What a request that cannot be served is answered with: one line, status 2."""
-    said = insula(*arguments, status=2)
+    said = insula(*arguments, status=2, **more)
     assert said.count("\n") == 1, said
     return said
 
@@ -121,7 +122,7 @@ def test_where_qt_cannot_be_loaded_the_demo_leaves_the_picture_out_and_says_what
     assert "No picture" in said
     assert "apt-get install" in said
     (out,) = (tmp_path / "out").iterdir()
-    assert {path.name for path in out.iterdir()} == {"estimates.csv", "session.xdf"}
+    assert {path.name for path in out.iterdir()} == {"estimates.csv", "session.xdf", "session.json"}
 
 
 def test_a_headless_replay_loads_neither_torch_nor_qt(tmp_path):
@@ -183,7 +184,7 @@ def test_nothing_is_overwritten_and_a_refused_command_leaves_nothing_behind(tmp_
         assert not other.exists()
         precious.unlink()
     assert "no folder" in refusal("replay", DEMO, "--headless", *SHORT, "--record", tmp_path / "none" / "r.xdf")
-    assert "asked for twice" in refusal("replay", DEMO, "--headless", "--estimates", table, "--record", table)
+    assert "ends in .xdf" in refusal("replay", DEMO, "--headless", "--estimates", table, "--record", table)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -292,6 +293,57 @@ def test_a_model_whose_hash_is_wrong_is_refused(tmp_path):
 @pytest.mark.parametrize("source", ["lsl:name=nobody-sends-this", "usb:3", "synthetic:eeg?channels=1000"])
 def test_a_source_that_does_not_exist_is_refused(source):
     assert source.split(":")[0] in refusal("live", source)
+
+
+def test_what_sources_there_are_is_listed_by_the_addresses_that_open_them():
+    name = f"insula-listed-{os.getpid()}"
+    info = pylsl.StreamInfo(name, "EEG", 8, 250, pylsl.cf_float32, f"{name}-1")
+    outlet = pylsl.StreamOutlet(info)
+    said = insula("devices")
+    del outlet
+    (line,) = [line for line in said.splitlines() if name in line]
+    assert line.startswith("lsl:")
+    assert "8 channels" in line
+    assert "250 Hz" in line
+
+
+def test_a_kind_of_source_that_does_not_exist_is_answered_with_the_known_ones():
+    assert "lsl" in refusal("devices", "usb")
+
+
+def test_a_recording_lies_in_the_study_folder_with_its_description_and_the_next_one_beside_it(tmp_path):
+    study = tmp_path / "study"
+    codes = ["--participant", "P07", "--session", "2", "--task", "rest"]
+    for _ in range(2):
+        said = insula("record", "synthetic:", "--headless", "--seconds", "1.5", "--to", study, *codes)
+        assert "recording to" in said
+    folder = study / "sourcedata" / "sub-P07" / "ses-2" / "eeg"
+    stems = ["sub-P07_ses-2_task-rest_run-01_eeg", "sub-P07_ses-2_task-rest_run-02_eeg"]
+    assert sorted(path.name for path in folder.iterdir()) == [f"{s}.{end}" for s in stems for end in ("json", "xdf")]
+    beside = json.loads((folder / f"{stems[0]}.json").read_text())
+    assert (beside["participant"], beside["session"], beside["task"], beside["run"]) == ("P07", "2", "rest", "01")
+    assert beside["bundle"] is None
+    assert beside["ended"] == "as asked"
+    with XdfFile(folder / f"{stems[0]}.xdf") as file:
+        kept = {stream.name: len(file.read(number)[0]) for number, stream in file.streams.items()}
+    for stream in beside["streams"]:
+        if stream["rate"]:
+            assert kept[stream["name"]] == stream["samples"] > 100
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--to", "study", "--participant", "Jane Doe"],
+        ["--to", "study", "--task", "../../etc"],
+        ["--to", "study", "--run", "0"],
+        ["--to", "study.edf"],
+        ["--to", "record.xdf", "--participant", "P07"],
+    ],
+)
+def test_a_record_that_cannot_be_named_so_is_refused_before_anything_is_opened(tmp_path, wrong):
+    refusal("record", "synthetic:", "--headless", *wrong, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_markers_alone_are_no_session(tmp_path):
