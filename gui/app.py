@@ -80,6 +80,7 @@ class Link:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.hello = False
+        self.modelled = True
         self.estimated = False
         self.ended = False
         self.speed = 1.0
@@ -110,12 +111,13 @@ class Link:
 
     def take(self, update: Update) -> None:
         match update:
-            case Hello():
-                self.hello = True
+            case Hello(model=model):
+                self.hello, self.modelled = True, model is not None
             case Estimated():
                 self.estimated = True
             case Health(speed=speed):
                 self.speed = speed
+                self.estimated |= not self.modelled  # there will never be more to see
             case Ended():
                 self.ended = True
         if self.board is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGraphicsPathItem, QHBoxLayout, QLabel, QVBoxLayout
+from PySide6.QtWidgets import QGraphicsPathItem, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from gui import look, plots
 from models.api import Estimate
@@ -122,6 +122,10 @@ class Panel(look.Card):
         self.body.addWidget(self.caption)
         self.model = look.label("", "muted", wrap=True)
         self.body.addWidget(self.model)
+        self.rest = look.tall(QWidget())  # keeps what is said at the top where there is no plot
+        self.rest.setObjectName("bare")
+        self.rest.hide()
+        self.body.addWidget(self.rest, 1)
         self.readouts: list[Readout] = []
         self.curves: list[tuple[pg.PlotCurveItem, QGraphicsPathItem]] = []
         self.shades: list[tuple[pg.LinearRegionItem, pg.TextItem]] = []
@@ -166,6 +170,7 @@ class Panel(look.Card):
             )
         self.area.setVisible(self.modelled)
         self.caption.setVisible(self.modelled)
+        self.rest.setVisible(not self.modelled)
 
     def lay_out(self, targets: tuple[str, ...], meanings: tuple[str, ...]) -> None:
         """A readout and a curve for each target."""

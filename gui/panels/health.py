@@ -34,7 +34,8 @@ def clock_words(health: StreamHealth) -> str:
     if not math.isfinite(health.offset_ms):
         return ""
     sure = f" ± {health.offset_sd_ms:.1f}" if math.isfinite(health.offset_sd_ms) else ""
-    return f"{look.plain(health.key, 24)} {health.offset_ms:+,.1f}{sure} ms".replace("-", "−").replace(",", " ")
+    figures = f"{health.offset_ms:+,.1f}{sure} ms".replace("-", "−").replace(",", " ")
+    return f"{look.plain(health.key, 24)} {look.plain(figures, 40)}"
 
 
 class Panel(look.Card):
@@ -75,7 +76,8 @@ class Panel(look.Card):
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello(streams=streams, replay=replay):
+            case Hello(streams=streams, replay=replay, model=model):
+                self.model.setVisible(model is not None)
                 self.streams = {stream.key: stream for stream in streams}
                 self.replay, self.over, self.newest = replay, False, None
                 for row in self.rows.values():
@@ -137,7 +139,7 @@ class Panel(look.Card):
             sign, word, colour = "●", "over" if self.over else "paused", look.theme.muted
         signals = stream is None or stream.rate > 0.0
         stale = f"{health.stale:.1f} s ago" if math.isfinite(health.stale) else "never"
-        rate = f"{health.rate:.1f}" if math.isfinite(health.rate) else "–"
+        rate = f"{health.rate:.1f}" if math.isfinite(health.rate) and word != "silent" else "–"
         if stream is not None and signals:
             rate = f"{rate} of {stream.rate:g}"
         name, state, age, pace, lost = self.rows[health.key]

@@ -60,7 +60,8 @@ class Panel(look.Card):
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello(streams=streams):
+            case Hello(streams=streams, model=model):
+                self.setVisible(model is not None)  # without one nobody judges windows
                 # The model spells channels in its own way; on the screen they are called what the headset calls them.
                 self.spelled = {label.upper(): label for stream in streams for label in stream.channels}
                 self.quality = {}

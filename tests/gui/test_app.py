@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,30 @@ def test_a_running_session_becomes_a_picture_while_it_goes_on(tmp_path, make_scr
             engine.join()
     assert done.returncode == 0, done.stderr
     assert colours(target) > 100
+
+
+def test_a_picture_of_a_session_that_only_records_waits_for_no_estimate(tmp_path, make_script):
+    script, target = make_script(replay=False), tmp_path / "a.png"
+    over = threading.Event()
+    with Server() as server:
+        server.publish(replace(script.hello(), model=None, used=()))
+
+        def go_on() -> None:
+            second = 0
+            while not over.wait(0.05):
+                server.publish(script.traces("cap", second))
+                server.publish(script.health(second))
+                second += 1
+
+        engine = threading.Thread(target=go_on)
+        engine.start()
+        try:
+            done = dashboard("--attach", server.address, "--snapshot", str(target))
+        finally:
+            over.set()
+            engine.join()
+    assert done.returncode == 0, done.stderr
+    assert colours(target) > 50
 
 
 def test_an_address_where_nobody_answers_is_one_clear_line(tmp_path):

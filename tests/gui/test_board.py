@@ -14,7 +14,23 @@ from devices.api import StreamInfo
 from gui import look
 from gui.board import Board, panel_names
 from models.api import Verdict
-from realtime.api import Cleared, Ended, Estimated, Health, Mark, Marked, Pause, Play, Seek, SetSpeed, Stop, Traces
+from realtime.api import (
+    Cleared,
+    Ended,
+    Estimated,
+    Health,
+    Mark,
+    Marked,
+    Noted,
+    Pause,
+    Play,
+    Seek,
+    SetLoop,
+    SetSpeed,
+    Step,
+    Stop,
+    Traces,
+)
 
 EVIL = '<b>bold</b><img src="http://127.0.0.1/x.png">\u202e{value}%s\x00\n'
 
@@ -33,7 +49,7 @@ def test_every_panel_takes_every_message_in_any_order_and_draws(name, bench, mak
     assert isinstance(panel, look.Card)
     assert panel.place in ("top", "left", "right", "bottom")
     script = make_script(seconds=14)
-    everything = [*script.updates(), Cleared(), Ended("gone")]
+    everything = [*script.updates(), Noted(5001.0, "the strap is back"), Cleared(), Ended("gone")]
     for update in [*reversed(everything), *everything, script.hello(), script.hello()]:
         panel.apply(update)
         panel.refresh()
@@ -292,6 +308,73 @@ def test_a_replay_is_played_paused_and_sped_up(bench, make_script, qtbot):
     assert panel.speed.currentText() == "max"
 
 
+def test_a_replay_is_stepped_and_looped(bench, make_script, qtbot):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("transport")
+    assert panel.step.text() == "Step 1 s"
+    qtbot.mouseClick(panel.step, Qt.MouseButton.LeftButton)
+    panel.loop.click()
+    bench.health(script, 30.0, looping=True)
+    assert panel.loop.isChecked()
+    panel.loop.click()
+    bench.health(script, 30.0, looping=False)
+    assert not panel.loop.isChecked()
+    assert bench.sent == [Step(1.0), SetLoop(True), SetLoop(False)]
+    bench.tell(Ended())
+    assert not panel.step.isEnabled()
+    assert not panel.loop.isEnabled()
+
+
+def test_what_has_happened_is_listed_newest_first_and_stays_when_the_alarm_has_gone(bench, make_script):
+    script = make_script(replay=False)
+    bench.play(script)
+    panel = bench.panel("notes")
+    assert not panel.isVisible()
+    for k in range(7):
+        bench.tell(Noted(script.start + 60 * k, f"strap: silent for {k} s"))
+    bench.health(script, 400.0)
+    assert not bench.panel("alarms").isVisible()
+    lines = panel.lines.text().splitlines()
+    assert lines[0] == "6:00  strap: silent for 6 s"
+    assert len(lines) == 5
+    assert "the last 5 of 7" in bench.texts()
+    bench.tell(script.hello())
+    assert not panel.isVisible()
+
+
+def test_the_clocks_of_the_sources_are_told_with_their_uncertainty_once_measured(bench, make_script):
+    script = make_script(replay=False)
+    bench.play(script)
+    assert "Clocks" not in bench.texts()
+    cap, strap, marks = script.health(31.0).streams
+    measured = (replace(cap, offset_ms=-12.34, offset_sd_ms=0.21), strap, replace(marks, offset_ms=3000.0))
+    bench.health(script, 31.0, streams=measured)
+    assert "Clocks of the sources against this one: cap −12.3 ± 0.2 ms; marks +3 000.0 ms" in bench.texts()
+
+
+def test_what_the_disk_did_not_take_is_said_beside_the_record(bench, make_script):
+    script = make_script(replay=False, record="/home/lab/a.xdf")
+    bench.play(script)
+    assert "missing in it" not in bench.texts()
+    bench.health(script, 31.0, unrecorded=17)
+    assert "to /home/lab/a.xdf; 17 entries are missing in it" in bench.texts()
+
+
+def test_a_session_without_a_model_says_that_nothing_is_estimated(bench, make_script):
+    script = make_script(replay=False, record="/home/lab/a.xdf")
+    bench.tell(replace(script.hello(), model=None, used=()), script.traces("cap", 0), script.health(1.0))
+    texts = bench.texts()
+    assert "Nothing is estimated: this session only records, without a model." in texts
+    assert "● live, recording" in texts
+    assert bench.panel("traces").isVisible()
+    for words in ("skipped by the model", "Signal quality", "Measured on new people", "waiting for"):
+        assert words not in texts
+    bench.play(script)
+    assert "Nothing is estimated" not in bench.texts()
+    assert "Signal quality" in bench.texts()
+
+
 def test_seeking_by_mouse_and_keys_asks_for_that_instant(bench, make_script, qtbot):
     script = make_script()
     bench.play(script)
@@ -375,9 +458,9 @@ def test_text_from_outside_is_shown_as_it_is_and_never_as_markup(bench, make_scr
     updates = list(script.updates())
     updates[0] = replace(hello, title=EVIL, model=card, streams=streams, used=((EVIL, EVIL),))
     rows = np.zeros((50, 2), np.float32)
-    bench.tell(*updates, Traces(EVIL, script.start + np.arange(50) / 50 + 29, rows))
+    bench.tell(*updates, Traces(EVIL, script.start + np.arange(50) / 50 + 29, rows), Noted(script.start, EVIL))
     health = script.health(30.0)
-    bench.tell(replace(health, streams=(*health.streams, replace(health.streams[0], key=EVIL))))
+    bench.tell(replace(health, streams=(*health.streams, replace(health.streams[0], key=EVIL, offset_ms=1e300))))
     bench.board.grab()
     labels = bench.board.findChildren(QLabel)
     assert all(label.textFormat() == Qt.TextFormat.PlainText for label in labels)
