@@ -166,13 +166,13 @@ class PolarDevice:
         delay: float,
         delay_sd: float,
     ) -> None:
-        self._address = address
+        name = _clean(strap.name or strap.address)
+        self._address = address if address != "polar:" else f"polar:{name}"
         self._strap = strap
         self._thread = thread
         self._radio = radio
         self._now = clock
         self._delay, self._delay_sd = delay, delay_sd
-        name = _clean(strap.name or strap.address)
         plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:40]
         source = f"polar:{name}"
         if delay or delay_sd:
@@ -292,9 +292,10 @@ class PolarDevice:
                     self._give_all(self._order.flush())
                 pause = self._radio.pauses[min(attempt, len(self._radio.pauses) - 1)]
                 attempt += 1
-                self._state = f"strap lost: {why}; attempt {attempt} to find it in {pause:g} s"
+                self._state = (
+                    f"strap lost: {why}; looking for it until it is back"  # an alarm of the session: no counting
+                )
                 await asyncio.sleep(pause)
-                self._state = f"strap lost: {why}; attempt {attempt} to find it"
                 with contextlib.suppress(*FAULTS):
                     seen = await _scan(
                         self._radio, self._radio.scan, 0.0, lambda strap: strap.address == self._strap.address
