@@ -118,7 +118,7 @@ def discover(seconds: float, *, radio: Radio | None = None) -> list[Found]:
     """Polar straps in reach, looking for ``seconds``. Raises DeviceError where there is no Bluetooth."""
     thread = _Loop("scan for straps")
     try:
-        seen = thread.run(_scan(radio or Radio(), seconds, seconds, _is_strap), "polar:", seconds + 30.0)
+        seen = thread.run(_scan(radio or Radio(), seconds, seconds, _is_strap), "polar", seconds + 30.0)
     finally:
         thread.stop()
     return [
