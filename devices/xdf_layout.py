@@ -56,6 +56,8 @@ OWN_DESC = "insula"
 
 MAX_XML = 4 << 20
 MAX_DEPTH = 64
+MAX_TAGS = 250_000
+"""Of tags and of attributes: what they cost in memory is many times what they take in the text."""
 
 
 class _Builder(ET.TreeBuilder):
@@ -83,6 +85,8 @@ def parse_xml(text: str) -> ET.Element:
     """The root element of a chunk's XML. Raises ValueError in words; refuses DTDs, depth and size without sense."""
     if len(text) > MAX_XML:
         raise ValueError(f"{len(text)} characters of XML, more than {MAX_XML}")
+    if max(text.count("<"), text.count("=")) > MAX_TAGS:
+        raise ValueError(f"more than {MAX_TAGS} tags or attributes")
     try:
         return ET.fromstring(text, ET.XMLParser(target=_Builder()))
     except ET.ParseError as error:

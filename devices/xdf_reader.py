@@ -45,6 +45,8 @@ MAX_CHANNELS = 65_536
 """In all streams together, a stream without channels as one: a header costs memory by what it claims."""
 MAX_STRING = 1 << 20
 MAX_FINDINGS = 100
+MAX_SECONDS = 1e12
+"""Of a clock and between two clocks: thirty thousand years."""
 BLOCK = 32 << 20
 """Bytes of the file that are in this process's memory at a time, about: pages of a map count as its own."""
 _TOGETHER = 256  # chunks decoded in one step
@@ -164,6 +166,8 @@ class XdfFile:
             raise XdfError(f"{self.path}: the file is empty (0 bytes). Choose another recording.")
         if start[:2] == b"\x1f\x8b":
             raise XdfError(f"{self.path}: begins with gzip at byte 0, not with XDF. Unpack it first (gunzip).")
+        if start[:1] == b"\x78" and int.from_bytes(start[:2], "big") % 31 == 0:
+            raise XdfError(f"{self.path}: begins with zlib at byte 0, not with XDF. Unpack it first (zlib-flate).")
         raise XdfError(
             f"{self.path}: not an XDF file, byte 0 reads {start!r} instead of {MAGIC!r}. Choose an XDF file."
         )
@@ -337,6 +341,9 @@ class XdfFile:
         pair = struct.unpack("<2d", self._map[begin : begin + 16])
         if not (math.isfinite(pair[0]) and math.isfinite(pair[1])):
             self._found(at, f"clock offset of stream {number} is not finite; left out")
+            return False
+        if max(map(abs, pair)) > MAX_SECONDS:
+            self._found(at, f"clock offset of stream {number} is not believable; left out")
             return False
         self._offset_ids.append(number)
         self._offset_pairs.extend(pair)

@@ -31,11 +31,12 @@ class Line:
         """``times`` (n,) on the recorder's clock. A line of zero leaves them as they are, to the last bit."""
         if self.middle == 0.0 and self.slope == 0.0:
             return times
-        # times + (middle + slope * (times - centre)), in one array only
-        moved = times - self.centre
-        moved *= self.slope
-        moved += self.middle
-        moved += times
+        # times + (middle + slope * (times - centre)), in one array only; stamps may be infinite
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = times - self.centre
+            moved *= self.slope
+            moved += self.middle
+            moved += times
         return moved
 
 
@@ -64,7 +65,7 @@ def robust_line(times: NDArray[np.float64], values: NDArray[np.float64]) -> Line
     centre = float(times.mean())
     reach = float(np.abs(times - centre).max())
     base = float(np.median(values))
-    if len(times) == 1 or reach == 0.0:
+    if len(times) == 1 or reach < 1e-6:  # measured at one moment: no line
         return Line(0.0, base, 0.0)
     design = np.column_stack([np.ones(len(times)), (times - centre) / reach])
     y = (values - base) / HUBER
