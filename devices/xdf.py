@@ -337,10 +337,12 @@ class XdfReplay:
                 times, values = times[finite], values[finite]
             if not len(times):
                 continue
-            cells = np.floor(times * PIECES_A_SECOND)
+            with np.errstate(over="ignore", invalid="ignore"):  # damaged stamps are beyond any clock
+                cells = np.floor(times * PIECES_A_SECOND)
+                turns = np.flatnonzero(np.diff(cells)) + 1
             if waiting and cells[0] != cell:
                 yield piece()
-            edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(times)]
+            edges = [0, *turns.tolist(), len(times)]
             for begin, end in itertools.pairwise(edges):
                 if begin:
                     yield piece()

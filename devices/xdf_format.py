@@ -103,7 +103,8 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
         if not len(times):
             continue
         start = float(times[0]) if samples == 0 else start
-        steps = np.diff(times, prepend=times[0] if samples == 0 else last)
+        with np.errstate(over="ignore", invalid="ignore"):  # damaged stamps may be infinite
+            steps = np.diff(times, prepend=times[0] if samples == 0 else last)
         broken = steps[np.abs(steps) > longest]
         gaps += len(broken)
         missing += float((broken[broken > 0] - interval).sum()) if len(broken) else 0.0
