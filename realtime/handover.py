@@ -158,8 +158,8 @@ class Slot:
 class Backlog:
     """Entries on their way to the recorder thread, at most ``limit`` bytes of them.
 
-    Of a live session the entries that no longer fit are counted in ``refused``, and the next chunk of the same stream
-    says in ``lost`` how many samples that were; a replay waits.
+    Of a live session the chunks and markers that no longer fit are counted in ``refused``, and the next chunk of the
+    same stream says in ``lost`` how many samples that were; a replay waits. Everything else is little, and goes in.
     """
 
     def __init__(self, waits: bool, limit: int = BACKLOG) -> None:
@@ -178,11 +178,12 @@ class Backlog:
 
     def put(self, entry: Recordable) -> None:
         size = _size(entry)
-        while self._waits and self._bytes + size > self._limit and self._bytes and not self._closed:
+        gives_way = isinstance(entry, Chunk | Events)
+        while gives_way and self._waits and self._bytes + size > self._limit and self._bytes and not self._closed:
             self._room.clear()
             self._room.wait(PATIENCE)
         with self._lock:
-            if self._bytes + size > self._limit and not self._waits:
+            if gives_way and not self._waits and self._bytes + size > self._limit:
                 self.refused += 1
                 if isinstance(entry, Chunk):
                     self._owed[entry.stream] = self._owed.get(entry.stream, 0) + entry.lost + len(entry.times)
@@ -201,10 +202,14 @@ class Backlog:
             self._room.set()
         return entry
 
-    def close(self) -> None:
-        """Nothing more is put; what is there can still be taken."""
+    def release(self) -> None:
+        """From here on nobody waits: a thread of the session is gone."""
         self._closed = True
         self._room.set()
+
+    def close(self) -> None:
+        """Nothing more is put; what is there can still be taken."""
+        self.release()
         self._entries.put(None)
 
 

@@ -249,6 +249,7 @@ class Session:
                 # Nobody may wait for a thread that is gone. Readers catch their own faults and do not come here.
                 self._inbox.close()
                 self._slot.close()
+                self._to_record.release()
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
