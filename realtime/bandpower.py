@@ -1,0 +1,422 @@
+"""Brain rhythms of a stream, once a second: band powers, aperiodic slope, alpha peak, asymmetry, values for a map.
+
+Every channel of the stream at the stream's own rate, whatever the model takes. However a recording is cut into chunks,
+the figures are the same to the last bit: a report is made when the first sample at or after its time has come.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+from devices.api import Chunk, StreamInfo, unit_name
+from realtime.electrodes import is_electrode, on_map
+from realtime.filters import BRIDGE, HOLE, RESTART
+from realtime.intake import Counters, Intake
+from realtime.rereference import Montage, as_recorded
+from realtime.ring import Ring
+from realtime.sources import LEAST_RATE, MICROVOLTS, normalised
+
+BANDS = {"delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 45.0)}
+"""Hz, the lower edge included and the upper one not. Below 1 Hz is mostly drift, above 45 Hz mains and muscle."""
+SECONDS = 4.0
+"""Of signal behind every report."""
+SEGMENT = 2.0
+"""Seconds of a Welch segment, Hann window, half overlapping: a resolution of 0.5 Hz and three segments in a report."""
+HOP = 1.0
+"""Reports lie at whole multiples of this on the session clock."""
+SLOW = 30
+"""Reports whose spectra are averaged for the aperiodic slope and the alpha peak: one spectrum of 4 s is too rough."""
+SLOW_LEAST = 8
+"""Good reports among them without which neither is given."""
+MOST_MISSING = 0.05
+"""Share of a channel's window that may be interpolated."""
+OFF_RATE = 0.05
+"""By this share a stream may run faster or slower than it says."""
+SLOPE_RANGE = (2.0, 40.0)
+"""Hz, for the aperiodic fit."""
+PEAK_RANGE = (7.0, 13.5)
+"""Hz, where the alpha peak of an adult is looked for."""
+PEAK_LEAST = 0.25
+"""log10 of power above the aperiodic line that makes a peak: 1.8 times. Noise without a peak rises by 1.5 times."""
+FRONTAL_PAIRS = (("F3", "F4"), ("F7", "F8"), ("AF3", "AF4"), ("AF7", "AF8"), ("FP1", "FP2"))
+"""Left and right, the most established first. F3 and F4 are the pair of Allen, Coan & Nazarian, Biol Psychol 67, 2004;
+the others serve headsets that lack them, the frontopolar pairs with more of the eyes in it."""
+RESUME = 60
+"""Reports in a row, without a sample in any of them, that a hole gives; it goes on after the hole."""
+BATCH = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rhythms:
+    """Of ``stream`` over the `SECONDS` before ``time`` (session clock). NaN where a channel is not valid.
+
+    ``labels`` (channels,) are those of the montage. Power in band b of channel c is ``absolute[c, b]`` in uV^2 and
+    ``relative[c, b]`` of the sum over all bands, in the order of `BANDS`.
+    """
+
+    time: float
+    stream: str
+    labels: tuple[str, ...]
+    absolute: NDArray[np.float64]
+    relative: NDArray[np.float64]
+    theta_beta: NDArray[np.float64]
+    """(channels,) theta over beta power; Cz or Fz is what is usually quoted."""
+    slope: NDArray[np.float64]
+    """(channels,) exponent of the aperiodic spectrum, 1/f^x has -x; over the last `SLOW` reports."""
+    peak: NDArray[np.float64]
+    """(channels,) Hz of the largest alpha peak above the aperiodic line; NaN where there is none."""
+    asymmetry: tuple[tuple[str, float], ...]
+    """("F4-F3", ln alpha right - ln alpha left) for the `FRONTAL_PAIRS` that are there, the most established first.
+
+    Positive: more alpha, that is less activity, on the right. It depends on the reference."""
+    invalid: tuple[str, ...]
+    """(channels,) why a channel has no figures, in words; "" where it has."""
+
+    @property
+    def reason(self) -> str:
+        """Why there is no figure at all; "" when at least one channel is valid."""
+        return self.invalid[0] if self.invalid and all(self.invalid) else ""
+
+    def band(self, name: str, *, relative: bool = False) -> NDArray[np.float64]:
+        """Power (channels,) in the band of that name."""
+        return (self.relative if relative else self.absolute)[:, list(BANDS).index(name)]
+
+
+def spectrum(samples: NDArray[np.float64], rate: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Frequencies (f,) and Welch power density (channels, f) in unit^2/Hz of ``samples`` (n, channels)."""
+    segment = min(round(SEGMENT * rate), len(samples))
+    frequencies, density = signal.welch(
+        samples.T, rate, window="hann", nperseg=segment, noverlap=segment // 2, detrend="constant"
+    )
+    return np.asarray(frequencies), np.asarray(density)
+
+
+def band_powers(frequencies: NDArray[np.float64], density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Power (channels, bands) in unit^2 of a density (channels, f): the sum over the bins of a band times their width.
+
+    A band that reaches beyond 0.9 of the Nyquist frequency is NaN.
+    """
+    width = frequencies[1] - frequencies[0]
+    powers = np.full((len(density), len(BANDS)), np.nan)
+    for at, (low, high) in enumerate(BANDS.values()):
+        if high <= 0.9 * frequencies[-1]:
+            # Half a bin of tolerance for rounding, none of it at the edges: these are multiples of the bin width at
+            # whole rates only.
+            inside = (frequencies >= low - 1e-9) & (frequencies < high - 1e-9)
+            powers[:, at] = density[:, inside].sum(axis=1) * width
+    return powers
+
+
+def aperiodic(
+    frequencies: NDArray[np.float64], density: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exponent and offset (channels,) each of the line through log10 density (channels, f) over log10 frequency.
+
+    Peaks stand above the line and pull it: bins further above it than its scatter below it are left out, again and
+    again (Donoghue et al., Nat Neurosci 23, 2020, remove them as Gaussians). NaN where a density is not above zero.
+    """
+    low, high = SLOPE_RANGE
+    inside = (frequencies >= low) & (frequencies <= min(high, 0.9 * frequencies[-1]))
+    x = np.log10(frequencies[inside])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = np.log10(density[:, inside])
+    usable: NDArray[np.bool_] = np.asarray(np.isfinite(y).all(axis=1))
+    y = np.where(usable[:, None], y, 0.0)
+    kept = np.ones(y.shape, np.bool_)
+    slope, offset = _lines(x, y, kept)
+    for _ in range(6):
+        left = y - (offset[:, None] + slope[:, None] * x)
+        scatter = np.sqrt((np.minimum(left, 0.0) ** 2).sum(axis=1) / np.maximum((left < 0).sum(axis=1), 1))
+        kept = np.asarray(left <= scatter[:, None] + 1e-12)
+        slope, offset = _lines(x, y, kept)
+    return np.where(usable, slope, np.nan), np.where(usable, offset, np.nan)
+
+
+def _lines(
+    x: NDArray[np.float64], y: NDArray[np.float64], kept: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope and offset of the least-squares line of every row of ``y`` (rows, n) over ``x`` (n,), of what is kept."""
+    n = np.maximum(kept.sum(axis=1), 1)
+    mean_x, mean_y = (kept * x).sum(axis=1) / n, (kept * y).sum(axis=1) / n
+    away = kept * (x - mean_x[:, None])
+    slope = (away * y).sum(axis=1) / np.maximum((away**2).sum(axis=1), 1e-12)
+    return slope, mean_y - slope * mean_x
+
+
+def alpha_peaks(
+    frequencies: NDArray[np.float64],
+    density: NDArray[np.float64],
+    slope: NDArray[np.float64],
+    offset: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Hz (channels,) of the largest local maximum above the aperiodic line in `PEAK_RANGE`, NaN where none stands out.
+
+    Between the bins a parabola through the three highest is followed.
+    """
+    peaks = np.full(len(density), np.nan)
+    low, high = PEAK_RANGE
+    bins = np.flatnonzero((frequencies >= low) & (frequencies <= high))
+    if not len(bins) or bins[-1] + 1 >= len(frequencies):
+        return peaks
+    around = slice(bins[0] - 1, bins[-1] + 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above = np.log10(density[:, around]) - offset[:, None] - slope[:, None] * np.log10(frequencies[around])
+    width = frequencies[1] - frequencies[0]
+    for c in np.flatnonzero(np.isfinite(above).all(axis=1)):
+        row = above[c]
+        tops = 1 + np.flatnonzero((row[1:-1] >= row[:-2]) & (row[1:-1] >= row[2:]) & (row[1:-1] > PEAK_LEAST))
+        if len(tops):
+            top = tops[row[tops].argmax()]
+            bend = row[top - 1] - 2 * row[top] + row[top + 1]
+            shift = 0.5 * (row[top - 1] - row[top + 1]) / bend if bend < 0 else 0.0
+            peaks[c] = frequencies[bins[0] - 1 + top] + shift * width
+    return peaks
+
+
+def asymmetry(labels: tuple[str, ...], alpha: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
+    """ln right - ln left of alpha power (channels,) for each of `FRONTAL_PAIRS` that ``labels`` has; NaN where unknown.
+
+    >>> asymmetry(("Fp1", "F3", "F4"), np.array([1.0, 2.0, 2.0]))
+    (('F4-F3', 0.0),)
+    """
+    places = {normalised(label): row for row, label in reversed(list(enumerate(labels)))}
+    found = []
+    for left, right in FRONTAL_PAIRS:
+        if left in places and right in places:
+            a, b = float(alpha[places[left]]), float(alpha[places[right]])
+            found.append((f"{right}-{left}", math.log(b) - math.log(a) if a > 0 and b > 0 else math.nan))
+    return tuple(found)
+
+
+class BandPower:
+    """Turns the chunks of one stream into `Rhythms`. Belongs to one thread.
+
+    A stream that is silent gives nothing; what is wrong with the signal itself is for `realtime.quality` to say.
+    """
+
+    def __init__(self, stream: StreamInfo, montage: Montage | None = None) -> None:
+        """ValueError in words when the stream cannot have rhythms."""
+        if not (math.isfinite(stream.rate) and stream.rate >= LEAST_RATE):
+            raise ValueError(f"{stream.key}: {stream.rate:g} Hz; band powers need at least {LEAST_RATE:g} Hz")
+        if not stream.channels:
+            raise ValueError(f"{stream.key}: no channel to take band powers of")
+        self.stream = stream
+        self.montage = montage or as_recorded(stream.channels)
+        if self.montage.matrix.shape[1] != len(stream.channels):
+            raise ValueError(
+                f"{stream.key}: a montage of {self.montage.matrix.shape[1]} channels, the stream has "
+                f"{len(stream.channels)}"
+            )
+        self.positions = on_map(self.montage.labels)
+        """(channels, 2) for a topographic map, see `realtime.electrodes.on_map`; NaN where the label names no place."""
+        self._scale = MICROVOLTS.get(unit_name(stream.unit), 1.0)
+        self._length = round(SECONDS * stream.rate)
+        self._bridge = round(BRIDGE * stream.rate)
+        self._bins = round(SEGMENT * stream.rate) // 2 + 1
+        self._intake = Intake(stream.rate, BATCH)
+        width = len(stream.channels)
+        self._times = Ring(self._length + 2 * BATCH, 1, np.float64)
+        self._rows = Ring(self._length + 2 * BATCH, width, np.float32)
+        self._held_times = np.zeros(BATCH)
+        self._slow: deque[NDArray[np.float64]] = deque(maxlen=SLOW)
+        self.reset()
+
+    @property
+    def mapped(self) -> bool:
+        """Whether at least one channel has a place on the map."""
+        return any(is_electrode(label) for label in self.montage.labels)
+
+    @property
+    def counters(self) -> Counters:
+        return self._intake.counters(0)
+
+    def reset(self) -> None:
+        """As new: a replay starts over."""
+        self._intake.reset()
+        self._times.clear()
+        self._rows.clear()
+        self._slow.clear()
+        self._next: int | None = None
+        self._begun = False
+        self._torn = False
+        self.skipped = 0
+        """Reports not given because they lay in a long hole."""
+
+    def push(self, chunk: Chunk) -> list[Rhythms]:
+        """Take a chunk of the stream; the reports that are now due."""
+        if chunk.data.shape != (len(chunk.times), len(self.stream.channels)):
+            raise ValueError(
+                f"{chunk.stream}: {len(chunk.times)} stamps of {len(self.stream.channels)} channels came with data "
+                f"{chunk.data.shape}"
+            )
+        found: list[Rhythms] = []
+        for at in range(0, max(1, len(chunk.times)), BATCH):
+            times = chunk.times[at : at + BATCH]
+            self._held_times[: len(times)] = times
+            keep, marks, stamps = self._intake.admit(self._held_times[: len(times)], 0 if at else chunk.lost)
+            if len(keep):
+                rows = np.ascontiguousarray(chunk.data[at : at + BATCH][keep], np.float32)
+                found += self._take(stamps, marks, rows)
+        return found
+
+    def _take(self, stamps: NDArray[np.float64], marks: NDArray[np.uint8], rows: NDArray[np.float32]) -> list[Rhythms]:
+        """Samples that were let in, in stretches that neither a hole nor a due report cuts."""
+        if self._next is None:
+            self._next = math.floor(stamps[0] / HOP) + 1
+        found: list[Rhythms] = []
+        begin = 0
+        special = [int(i) for i in np.flatnonzero(marks)] + [len(stamps)]
+        for stop in special:
+            while begin < stop:
+                # Reports are due before the first sample at or after their time.
+                due = begin + int(stamps[begin:stop].searchsorted(self._next * HOP))
+                self._write(stamps[begin:due], rows[begin:due])
+                begin = due
+                if due < stop:
+                    found += self._due(float(stamps[due]))
+            if stop < len(stamps):
+                found += self._due(float(stamps[stop]))
+                if marks[stop] == RESTART:
+                    self._times.clear()
+                    self._rows.clear()
+                    self._torn = self._begun
+                elif marks[stop] == HOLE:
+                    self._fill(float(stamps[stop]))
+                self._write(stamps[stop : stop + 1], rows[stop : stop + 1])
+                begin = stop + 1
+        return found
+
+    def _write(self, stamps: NDArray[np.float64], rows: NDArray[np.float32]) -> None:
+        self._begun |= len(stamps) > 0
+        self._times.write(np.ascontiguousarray(stamps[:, None]))
+        self._rows.write(np.ascontiguousarray(rows))
+
+    def _fill(self, until: float) -> None:
+        """Rows of NaN for a short hole before ``until``, so that samples keep their distance."""
+        if not self._times.written:
+            return
+        last = float(self._times.view(self._times.written - 1, self._times.written)[0, 0])
+        missing = min(self._bridge, max(0, round((until - last) * self.stream.rate) - 1))
+        between = last + (until - last) * np.arange(1, missing + 1) / (missing + 1)
+        self._write(between, np.full((missing, len(self.stream.channels)), np.nan, np.float32))
+
+    def _due(self, now: float) -> list[Rhythms]:
+        """The reports at or before ``now``, the stamp of a sample that is not part of them."""
+        assert self._next is not None
+        found: list[Rhythms] = []
+        while self._next * HOP <= now:
+            if len(found) == RESUME:
+                resumed = math.floor(now / HOP)
+                self.skipped += resumed - self._next
+                self._next = resumed
+            found.append(self._report(self._next * HOP))
+            self._next += 1
+        return found
+
+    def _report(self, time: float) -> Rhythms:
+        """From the newest samples, all of which lie before ``time``."""
+        labels = self.montage.labels
+        newest = self._times.written
+        reason = self._lacking(time)
+        if reason:
+            return self._nothing(time, (reason,) * len(labels))
+        samples = self._rows.view(newest - self._length, newest).astype(np.float64) * self._scale
+        missing = ~np.isfinite(samples)
+        invalid = np.array([""] * len(labels), dtype=object)
+        if missing.any():
+            uses = self.montage.matrix != 0
+            for c in np.flatnonzero(missing.any(axis=0)):
+                fault = self._bridged(samples[:, c], missing[:, c])
+                if fault:
+                    samples[:, c] = np.nan
+                    named = "" if self.montage.labels == self.stream.channels else f"{self.stream.channels[c]}: "
+                    invalid[uses[:, c]] = named + fault
+        samples = self.montage.apply(samples)
+        good = np.array([not fault for fault in invalid])
+        frequencies, density = spectrum(np.where(good, samples, 0.0), self.stream.rate)
+        flat = good & ~(density.sum(axis=1) > 0)
+        invalid[flat] = "flat"
+        density[~good | flat] = np.nan
+        absolute = band_powers(frequencies, density)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = absolute / np.nansum(absolute, axis=1, keepdims=True)
+            bands = dict(zip(BANDS, absolute.T, strict=True))
+            ratio = bands["theta"] / bands["beta"]
+        self._slow.append(density)
+        slope, peak = self._slowly(frequencies)
+        ok = ~np.isnan(absolute[:, 0])
+        return Rhythms(
+            time,
+            self.stream.key,
+            labels,
+            absolute,
+            relative,
+            ratio,
+            np.where(ok, slope, np.nan),
+            np.where(ok, peak, np.nan),
+            asymmetry(labels, bands["alpha"]),
+            tuple(str(fault) for fault in invalid),
+        )
+
+    def _lacking(self, time: float) -> str:
+        """Why no channel can have figures; "" when all can."""
+        if not self._times.written:
+            return "no samples"
+        newest = self._times.written
+        last = float(self._times.view(newest - 1, newest)[0, 0])
+        if time - last > BRIDGE:
+            return f"no samples for {time - last:.1f} s"
+        first = float(self._times.view(max(0, newest - self._length), newest)[0, 0])
+        if newest < self._length or time - first < (1 - OFF_RATE) * SECONDS:
+            if newest < self._length:
+                after = "after a gap" if self._torn else "so far"
+                return f"{time - first:.1f} s of signal {after}, {SECONDS:g} s are needed"
+            return f"{SECONDS:g} s of samples came in {time - first:.1f} s: not the {self.stream.rate:g} Hz it says"
+        if time - first > (1 + OFF_RATE) * SECONDS:
+            return f"{SECONDS:g} s of samples took {time - first:.1f} s: not the {self.stream.rate:g} Hz it says"
+        return ""
+
+    def _bridged(self, samples: NDArray[np.float64], missing: NDArray[np.bool_]) -> str:
+        """Interpolates what is missing of a channel (n,) in place, or says why that cannot be done."""
+        share = float(missing.mean())
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], missing.astype(np.int8), [0]))))
+        longest = int((edges[1::2] - edges[::2]).max())
+        if share > MOST_MISSING or longest > self._bridge:
+            return f"{100 * share:.0f} % missing"
+        at = np.arange(len(samples))
+        samples[missing] = np.interp(at[missing], at[~missing], samples[~missing])
+        return ""
+
+    def _slowly(self, frequencies: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Slope and peak (channels,) of the mean spectrum of the last reports."""
+        stack = np.stack(self._slow)
+        there = np.isfinite(stack[:, :, 0])
+        count = there.sum(axis=0)
+        mean = np.where(there[:, :, None], stack, 0.0).sum(axis=0) / np.maximum(count, 1)[:, None]
+        mean[count < SLOW_LEAST] = np.nan
+        slope, offset = aperiodic(frequencies, mean)
+        return slope, alpha_peaks(frequencies, mean, slope, offset)
+
+    def _nothing(self, time: float, invalid: tuple[str, ...]) -> Rhythms:
+        labels = self.montage.labels
+        lost = np.full((len(labels), len(BANDS)), np.nan)
+        none = np.full(len(labels), np.nan)
+        self._slow.append(np.full((len(labels), self._bins), np.nan))
+        return Rhythms(
+            time,
+            self.stream.key,
+            labels,
+            lost,
+            lost.copy(),
+            none,
+            none.copy(),
+            none.copy(),
+            asymmetry(labels, none),
+            invalid,
+        )
