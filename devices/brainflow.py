@@ -550,17 +550,14 @@ class BrainFlowDevice:
             StreamInfo(key=preset.markers, kind="markers", channels=("marker",), rate=0.0, unit="", source=plan.address)
             for preset in plan.presets
         )
-        board_shim = _library()
-        parameters = board_shim.BrainFlowInputParams()
-        for key, value in plan.parameters.items():
-            setattr(parameters, key, value)
-        self._board = board_shim.BoardShim(plan.board, parameters)
+        self._board: Any = None  # made when it is opened: BrainFlow's object complains when it outlives the interpreter
         self._entered = self._streaming = self._over = False
         self._lock = threading.Lock()
         """Held while rows are read, and while the board goes from one state to another."""
         self._wake = threading.Event()
         self._keeper: threading.Thread | None = None
         self._stop = False
+        self._next_look = 0.0
         self._heard = 0.0
         self._since = 0.0
         self._why = ""
@@ -616,14 +613,14 @@ class BrainFlowDevice:
         """What has come; waits at most ``timeout`` seconds for it."""
         until = time.monotonic() + timeout
         while True:
+            time.sleep(max(min(self._next_look, until) - time.monotonic(), 0.0))
+            self._next_look = time.monotonic() + POLL
             with self._lock:
                 items, self._spoken = self._spoken, []
                 if self._streaming:
                     items += self._take()
-            left = until - time.monotonic()
-            if items or left <= 0:
+            if items or time.monotonic() >= until:
                 return items
-            time.sleep(min(POLL, left))
 
     def _take(self) -> list[Item]:
         items: list[Item] = []
@@ -715,6 +712,10 @@ class BrainFlowDevice:
     def _open(self) -> str:
         """Open the board and let it stream; what is wrong, in words, or ""."""
         board_shim = _library()
+        parameters = board_shim.BrainFlowInputParams()
+        for key, value in self._plan.parameters.items():
+            setattr(parameters, key, value)
+        self._board = board_shim.BoardShim(self._plan.board, parameters)
         size = max(preset.height for preset in self._plan.presets) * 8
         rate = max(preset.rate for preset in self._plan.presets)
         buffered = max(min(int(BUFFER_SECONDS * rate), BUFFER_BYTES // size), LONGEST)
@@ -751,10 +752,11 @@ class BrainFlowDevice:
         self._streaming = False
         board_shim = _library()
         try:
-            if self._board.is_prepared():
+            if self._board is not None and self._board.is_prepared():
                 self._board.release_session()
         except board_shim.BrainFlowError:
             pass  # it is gone, and with it what there was to release
+        self._board = None
 
     def _keep(self) -> None:
         attempts = 0
@@ -811,8 +813,10 @@ def _arrivals(stamps: NDArray[np.float64], earliest: float, now: float, offset: 
     So neither a step of the wall clock nor a board that stamps with a clock of its own can move them by more than the
     time between two looks.
     """
-    arrivals = np.nan_to_num(stamps, nan=-1.0, posinf=-1.0, neginf=-1.0) + offset
-    return np.maximum.accumulate(np.clip(arrivals, earliest, now))
+    arrivals = stamps + offset
+    if not np.dot(arrivals, arrivals) < math.inf:
+        arrivals = np.nan_to_num(arrivals, nan=earliest)
+    return np.maximum.accumulate(np.minimum(np.maximum(arrivals, earliest), now))
 
 
 def _chunk(source: _Source) -> Chunk:

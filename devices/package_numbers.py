@@ -150,7 +150,9 @@ class RowCounter:
         """What is certain by now. ``rows`` (n, k), their package numbers (n,) and arrivals (n,), seconds, rising."""
         if not len(rows):
             return []
-        whole = np.clip(np.nan_to_num(numbers), -(2.0**53), 2.0**53).astype(np.int64)
+        if not np.dot(numbers, numbers) < 2.0**100:  # the usual case in one call; NaN compares false
+            numbers = np.clip(np.nan_to_num(numbers), -(2.0**53), 2.0**53)
+        whole = numbers.astype(np.int64)
         self._rows.append((rows, whole, arrivals))
         return self._work(final=False)
 
@@ -197,7 +199,7 @@ class RowCounter:
             gaps = positions - np.concatenate(([self._next], positions[:-1] + sizes[:-1]))
             if np.any(gaps % self.numbering.cycle if self.numbering.modulus else gaps):
                 return []
-        passed = np.diff(packets.arrivals, prepend=self._arrival) * self.rate - packets.counts
+        passed = (packets.arrivals - np.concatenate(([self._arrival], packets.arrivals[:-1]))) * self.rate - sizes
         if np.any(passed >= self._pause()):
             return []
         run = Run(packets.rows, self._index, float(packets.arrivals[-1]))
