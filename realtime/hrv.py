@@ -1,0 +1,309 @@
+"""Heart rate and its variability from the times of beats: each figure with its window, and why when it has none.
+
+Definitions and units are those of the Task Force of the ESC and NASPE (Circulation 93:1043, 1996) over NN intervals,
+that is, intervals between normal beats; SD1 and SD2 those of Brennan, Palaniswami and Kamen (IEEE Trans. Biomed. Eng.
+48:1342, 2001). Which beats are not normal is decided from the rhythm as Lipponen and Tarvainen do (J. Med. Eng.
+Technol. 43:173, 2019) and from the shape of the QRS complex. Their intervals are left out, not replaced: what is
+computed has been measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy import signal
+
+from realtime.beats import Beat
+
+ALPHA = 5.2
+"""Quartile deviations that make a threshold; with the next two, the constants of Lipponen and Tarvainen."""
+NEAR = 91
+"""Beats whose differences make a threshold."""
+SLOPE, OFFSET = 0.13, 0.17
+MEDIAN = 11
+"""Beats whose median is the usual interval."""
+LEAST = 0.02
+"""Seconds: a threshold is not lower, so that a heart as regular as a clock is not found to be irregular."""
+ALIKE = 0.7
+"""A beat whose QRS agrees less with the average is not a normal one."""
+EARLY, PAUSE = 0.85, 0.75
+"""A beat is premature when its interval is shorter than this share of the usual one or the one before, and than this
+share of the pause that follows. Frequent extrasystoles widen the thresholds above, which are made of all beats, until
+they hide themselves; this rule does not depend on how many there are."""
+PLAUSIBLE = 0.25, 3.0
+"""Seconds: what an RR interval can be."""
+CORRECTED, CORRECTED_SPECTRUM = 0.35, 0.1
+"""Of the beats of a window: when more are not normal nothing is said of variability, or of its spectrum."""
+COVERED = 0.6
+"""Of a window that its intervals must add up to."""
+LF, HF = (0.04, 0.15), (0.15, 0.40)
+"""Hz."""
+
+NORMAL, ECTOPIC, MISSED, EXTRA, UNUSUAL = range(5)
+"""What an interval is: between normal beats; beside an ectopic beat; over a beat that was missed; beside a beat that is
+none; longer or shorter than the rhythm explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure over the ``seconds`` before ``time``."""
+
+    value: float
+    """NaN when it is not valid."""
+    unit: str
+    seconds: float
+    time: float
+    reason: str = ""
+    """Why there is no value, in words."""
+    corrected: float = 0.0
+    """Share of the beats of the window that are not normal and were left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a figure is computed: its unit, the window it has, and the shortest with which it is shown, seconds."""
+
+    unit: str
+    seconds: float
+    shortest: float
+
+
+KINDS: Mapping[str, Kind] = {
+    "HR": Kind("bpm", 10.0, 5.0),
+    "RMSSD": Kind("ms", 60.0, 30.0),
+    "pNN50": Kind("%", 60.0, 60.0),
+    "SD1": Kind("ms", 60.0, 30.0),
+    "SDNN": Kind("ms", 300.0, 60.0),
+    "SD2": Kind("ms", 300.0, 60.0),
+    "LF": Kind("ms²", 300.0, 120.0),
+    "HF": Kind("ms²", 300.0, 120.0),
+    "LF/HF": Kind("", 300.0, 120.0),
+}
+
+
+@numba.njit(cache=True)
+def _threshold(values, out):  # type: ignore[no-untyped-def]
+    n = values.shape[0]
+    for i in range(n):
+        low, high = max(0, i - NEAR // 2), min(n, i + NEAR // 2 + 1)
+        near = np.abs(values[low:high])
+        out[i] = max(LEAST, ALPHA * (np.quantile(near, 0.75) - np.quantile(near, 0.25)) / 2)
+
+
+@numba.njit(cache=True)
+def _classify(rr, kinds):  # type: ignore[no-untyped-def]
+    n = rr.shape[0]
+    change, excess = np.zeros(n), np.zeros(n)
+    change_limit, excess_limit = np.zeros(n), np.zeros(n)
+    usual = np.zeros(n)
+    for i in range(1, n):
+        change[i] = rr[i] - rr[i - 1]
+    for i in range(n):
+        usual[i] = np.median(rr[max(0, i - MEDIAN // 2) : min(n, i + MEDIAN // 2 + 1)])
+        excess[i] = rr[i] - usual[i]
+        if excess[i] < 0:
+            excess[i] *= 2
+    _threshold(change, change_limit)
+    _threshold(excess, excess_limit)
+    for i in range(n):
+        change[i] /= change_limit[i]
+        excess[i] /= excess_limit[i]
+    i = 0
+    while i < n:
+        d = change[i]
+        if abs(d) <= 1:
+            if abs(excess[i]) > 3:
+                kinds[i] = max(kinds[i], UNUSUAL)
+            i += 1
+            continue
+        before = change[i - 1] if i > 0 else 0.0
+        after = change[i + 1] if i + 1 < n else 0.0
+        following = change[i + 2] if i + 2 < n else 0.0
+        if (d > 1 and max(before, after) < -SLOPE * d - OFFSET) or (
+            d < -1 and min(before, after) > -SLOPE * d + OFFSET
+        ):
+            # Both the interval before the odd beat and the one after it are of no use.
+            kinds[i] = ECTOPIC
+            kinds[max(0, i - 1)] = ECTOPIC
+            i += 1
+            continue
+        long = d > 1 and min(after, following) < -1
+        short = d < -1 and max(after, following) > 1
+        if short and i + 1 < n and abs(rr[i] + rr[i + 1] - usual[i]) < excess_limit[i]:
+            kinds[i] = EXTRA
+            kinds[i + 1] = EXTRA
+            i += 2
+        elif long and abs(rr[i] / 2 - usual[i]) < excess_limit[i]:
+            kinds[i] = MISSED
+            i += 1
+        else:
+            if long or short or abs(excess[i]) > 3:
+                kinds[i] = UNUSUAL
+            i += 1
+
+
+def classify(intervals: NDArray[np.float64]) -> NDArray[np.int64]:
+    """What each of the successive RR ``intervals`` (n,), seconds, is: NORMAL, ECTOPIC, MISSED, EXTRA or UNUSUAL (n,).
+
+    From the rhythm alone, after Lipponen and Tarvainen 2019; thresholds are not below LEAST.
+    """
+    kinds = np.zeros(len(intervals), np.int64)
+    if len(intervals):
+        _classify(np.ascontiguousarray(intervals, np.float64), kinds)
+    return kinds
+
+
+def _premature(intervals: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each of the successive RR ``intervals`` (n,) ends with a premature beat (n,)."""
+    n = len(intervals)
+    if n < 3:
+        return np.zeros(n, np.bool_)
+    padded = np.concatenate([np.full(MEDIAN // 2, np.nan), intervals, np.full(MEDIAN // 2, np.nan)])
+    usual = np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, MEDIAN), axis=1)
+    before = np.maximum(usual, np.concatenate([usual[:1], intervals[:-1]]))
+    after = np.concatenate([intervals[1:], [0.0]])
+    # Two intervals that make one usual interval have a beat between them that is none.
+    early: NDArray[np.bool_] = (intervals < EARLY * before) & (intervals < PAUSE * after)
+    early &= intervals + after > 1.3 * usual
+    return early
+
+
+def rmssd(changes: NDArray[np.float64]) -> float:
+    """Root mean square of the ``changes`` (n,) from one NN interval to the next, in their unit."""
+    return float(np.sqrt(np.mean(changes**2)))
+
+
+def lomb(times: NDArray[np.float64], intervals: NDArray[np.float64], band: tuple[float, float]) -> float:
+    """Power within ``band``, Hz, of ``intervals`` (n,) that end at ``times`` (n,), seconds; their unit squared.
+
+    Lomb's periodogram after the straight line is taken out: needs neither even nor complete intervals. Over all
+    frequencies its density adds up to the variance.
+    """
+    span = float(times[-1] - times[0])
+    slope, level = np.polyfit(times - times[0], intervals, 1)
+    rest = intervals - level - slope * (times - times[0])
+    step = 1 / (4 * span)
+    frequencies = np.arange(math.ceil(band[0] / step), math.ceil(band[1] / step)) * step
+    power = signal.lombscargle(times - times[0], rest, 2 * np.pi * frequencies)
+    # A sine of amplitude a gives n a² / 4 at its peak, which is 1 / span wide: a² / 2 in all.
+    return float(np.sum(power) * step * 2 * span / len(times))
+
+
+_Solved = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
+
+
+class Variability:
+    """Keeps the beats of the last minutes and says what they amount to. Belongs to one thread.
+
+    What it says of a moment depends only on the beats up to it.
+    """
+
+    def __init__(self, seconds: float = 300.0) -> None:
+        self.seconds = seconds
+        self._beats: list[Beat] = []
+        self._solved: _Solved | None = None
+        classify(np.ones(3))
+
+    def push(self, beats: Iterable[Beat]) -> None:
+        """Take beats in the order of their times."""
+        self._beats += beats
+        if self._beats and self._beats[0].time < self._beats[-1].time - 2 * self.seconds:
+            floor = self._beats[-1].time - 1.5 * self.seconds
+            self._beats = [beat for beat in self._beats if beat.time >= floor]
+        self._solved = None
+
+    def reset(self) -> None:
+        """Forget all beats."""
+        self._beats = []
+        self._solved = None
+
+    def intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Of the beats kept, but for the first of each segment: when the RR interval ends, how long it is (seconds) and
+        what it is: (n,) each."""
+        ends, lengths, kinds, _ = self._solve()
+        return ends, lengths, kinds
+
+    def _solve(self) -> _Solved:
+        if self._solved is None:
+            times = np.array([beat.time for beat in self._beats])
+            starts = np.array([beat.first for beat in self._beats], bool)
+            # An average that most beats disagree with is no average.
+            odd = np.array([beat.agreement < ALIKE for beat in self._beats], bool)
+            if odd.size and odd.mean() > 0.5:
+                odd[:] = False
+            whole = np.flatnonzero(~starts[1:]) + 1
+            lengths = times[whole] - times[whole - 1]
+            odd[whole[_premature(lengths)]] = True
+            beside = odd[whole] | odd[whole - 1] | (lengths < PLAUSIBLE[0]) | (lengths > PLAUSIBLE[1])
+            kinds = np.full(len(whole), ECTOPIC, np.int64)
+            kinds[lengths > PLAUSIBLE[1]] = MISSED
+            kinds[~beside] = classify(lengths[~beside])
+            self._solved = times[whole], lengths, kinds, whole
+        return self._solved
+
+    def measures(self, time: float, windows: Mapping[str, float] | None = None) -> dict[str, Measure]:
+        """All figures at ``time``, by name as in KINDS; ``windows`` overrides the seconds of some."""
+        return {name: self.measure(name, time, (windows or {}).get(name)) for name in KINDS}
+
+    def measure(self, name: str, time: float, seconds: float | None = None) -> Measure:
+        """One figure over the ``seconds`` before ``time`` (as in KINDS when None), or over what there is of them."""
+        kind = KINDS[name]
+        wanted = min(self.seconds, kind.seconds if seconds is None else seconds)
+        ends, lengths, kinds, numbers = self._solve()
+        known = float(ends[0] - lengths[0]) if len(ends) else math.inf
+        covered = min(wanted, time - known) if known < time else 0.0
+        inside = (ends <= time) & (ends - lengths >= time - covered - 1e-9)
+        shortest = min(kind.shortest, wanted)
+
+        def invalid(reason: str) -> Measure:
+            return Measure(math.nan, kind.unit, covered, time, reason, corrected)
+
+        corrected = 0.0
+        if covered < shortest - 1.0:
+            return invalid(f"{covered:.0f} s of beats so far, {name} needs {shortest:.0f} s")
+        ends, lengths, kinds, numbers = ends[inside], lengths[inside], kinds[inside], numbers[inside]
+        total = float(lengths.sum())
+        if len(ends) < 3 or total < COVERED * (covered - 2.0):
+            return invalid(f"beats were found in {total:.0f} s of the last {covered:.0f} s only")
+        normal = kinds == NORMAL
+        # A premature beat spoils two intervals but is one beat.
+        corrected = _share_of_beats(kinds)
+        if name == "HR":
+            beats = len(lengths) + np.count_nonzero(kinds == MISSED) - np.count_nonzero(kinds == EXTRA) / 2
+            return Measure(60 * float(beats) / total, kind.unit, covered, time, "", corrected)
+        if corrected > (CORRECTED_SPECTRUM if name in ("LF", "HF", "LF/HF") else CORRECTED):
+            return invalid(f"{corrected:.0%} of the beats of the last {covered:.0f} s are not normal or not certain")
+        milliseconds = 1000 * lengths
+        follows = (np.diff(numbers) == 1) & normal[1:] & normal[:-1]
+        changes = np.diff(milliseconds)[follows]
+        sums = (milliseconds[1:] + milliseconds[:-1])[follows]
+        nn = milliseconds[normal]
+        if len(changes) < 10:
+            return invalid(f"{len(changes)} pairs of normal intervals in the last {covered:.0f} s, {name} needs 10")
+        if name == "RMSSD":
+            value = rmssd(changes)
+        elif name == "SDNN":
+            value = float(np.std(nn, ddof=1))
+        elif name == "pNN50":
+            value = 100 * np.count_nonzero(np.abs(changes) > 50) / len(nn)
+        elif name == "SD1":
+            value = float(np.std(changes, ddof=1)) / math.sqrt(2)
+        elif name == "SD2":
+            value = float(np.std(sums, ddof=1)) / math.sqrt(2)
+        else:
+            low, high = (lomb(ends[normal], nn, band) for band in (LF, HF))
+            value = {"LF": low, "HF": high}.get(name, low / high if high > 0 else math.nan)
+        return Measure(value, kind.unit, covered, time, "", corrected)
+
+
+def _share_of_beats(kinds: NDArray[np.int64]) -> float:
+    spoilt = sum(
+        np.count_nonzero(kinds == kind) / (2 if kind in (ECTOPIC, EXTRA) else 1)
+        for kind in (ECTOPIC, MISSED, EXTRA, UNUSUAL)
+    )
+    return float(spoilt / max(1, len(kinds)))

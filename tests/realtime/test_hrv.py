@@ -1,0 +1,184 @@
+"""Heart rate and its variability: by the definitions, of what is normal, and silent when it cannot be known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from realtime.beats import Beat
+from realtime.hrv import ECTOPIC, EXTRA, KINDS, MISSED, NORMAL, Variability, classify, lomb
+
+
+def beats_at(times, agreement=None, firsts=(0,)):
+    agreement = np.ones(len(times)) if agreement is None else agreement
+    return [Beat(float(time), 800.0, 0.9, float(agreement[i]), 0.2, i in firsts, False) for i, time in enumerate(times)]
+
+
+def resting(seconds=320.0, seed=0, mean=0.9):
+    """Beat times of a resting heart: breathing at 0.25 Hz, a slower wave at 0.1 Hz, and chance."""
+    random = np.random.default_rng(seed)
+    times = [0.0]
+    while times[-1] < seconds:
+        t = times[-1]
+        times.append(
+            t
+            + mean
+            + 0.03 * math.sin(2 * math.pi * 0.25 * t)
+            + 0.02 * math.sin(2 * math.pi * 0.1 * t)
+            + 0.01 * random.standard_normal()
+        )
+    return np.array(times)
+
+
+def variability(times, **keywords):
+    keeper = Variability()
+    keeper.push(beats_at(times, **keywords))
+    return keeper
+
+
+def test_every_figure_is_what_its_definition_says():
+    times = resting()
+    keeper = variability(times)
+    now = float(times[-1])
+    for name in KINDS:
+        measure = keeper.measure(name, now)
+        assert measure.reason == ""
+        rr = np.diff(times)[times[1:] - np.diff(times) >= now - measure.seconds - 1e-9]
+        changes = 1000 * np.diff(rr)
+        x1, x2 = 1000 * np.diff(rr) / np.sqrt(2), 1000 * (rr[1:] + rr[:-1]) / np.sqrt(2)
+        expected = {
+            "HR": 60 / rr.mean(),
+            "RMSSD": np.sqrt(np.mean(changes**2)),
+            "pNN50": 100 * np.mean(np.append(np.abs(changes) > 50, False)),
+            "SDNN": 1000 * rr.std(ddof=1),
+            "SD1": x1.std(ddof=1),
+            "SD2": x2.std(ddof=1),
+        }
+        if name in expected:
+            assert measure.value == pytest.approx(expected[name], rel=1e-9), name
+        assert measure.corrected == 0
+
+
+def test_figures_are_those_of_neurokit():
+    nk = pytest.importorskip("neurokit2")
+    times = resting()
+    keeper = variability(times)
+    now = float(times[-1])
+    rr = np.diff(times)
+    rr = rr[times[1:] - rr >= now - 300 - 1e-9]
+    theirs = nk.hrv_time({"RRI": 1000 * rr, "RRI_Time": np.cumsum(rr)}, sampling_rate=1000).iloc[0]
+    for name in ("RMSSD", "SDNN", "pNN50"):
+        assert keeper.measure(name, now, 300.0).value == pytest.approx(theirs[f"HRV_{name}"], rel=0.01)
+    theirs = nk.hrv_nonlinear({"RRI": 1000 * rr, "RRI_Time": np.cumsum(rr)}, sampling_rate=1000).iloc[0]
+    for name in ("SD1", "SD2"):
+        assert keeper.measure(name, now, 300.0).value == pytest.approx(theirs[f"HRV_{name}"], rel=0.01)
+
+
+def test_the_spectrum_has_the_power_of_the_waves_in_it():
+    times = np.cumsum(np.full(330, 0.9))
+    rr = 900 + 30 * np.sqrt(2) * np.sin(2 * np.pi * 0.25 * times) + 20 * np.sqrt(2) * np.sin(2 * np.pi * 0.1 * times)
+    assert lomb(times, rr, (0.15, 0.4)) == pytest.approx(900, rel=0.03)
+    assert lomb(times, rr, (0.04, 0.15)) == pytest.approx(400, rel=0.03)
+    keep = np.random.default_rng(0).random(330) > 0.1
+    assert lomb(times[keep], rr[keep], (0.15, 0.4)) == pytest.approx(900, rel=0.1)
+
+
+def test_beats_of_rest_are_all_normal():
+    assert not classify(np.diff(resting())).any()
+    assert not classify(np.full(100, 0.8)).any()
+    assert classify(np.zeros(0)).shape == (0,)
+
+
+def test_a_missed_an_extra_and_a_premature_beat_are_told_apart():
+    times = resting(120)
+    missed = classify(np.diff(np.delete(times, 50)))
+    assert missed[49] == MISSED
+    assert np.count_nonzero(missed) == 1
+    extra = classify(np.diff(np.sort(np.append(times, times[50] + 0.35))))
+    assert set(np.flatnonzero(extra)) == {50, 51}
+    assert set(extra[[50, 51]]) == {EXTRA}
+    premature = times.copy()
+    premature[50] -= 0.3
+    kinds = classify(np.diff(premature))
+    assert set(np.flatnonzero(kinds)) == {49, 50}
+    assert set(kinds[[49, 50]]) == {ECTOPIC}
+
+
+def test_missed_and_extra_beats_do_not_change_the_heart_rate():
+    times = resting(120)
+    truth = variability(times).measure("HR", 100.0, 60.0).value
+    assert variability(np.delete(times, [55, 70])).measure("HR", 100.0, 60.0).value == pytest.approx(truth, abs=0.3)
+    extra = np.sort(np.append(times, times[60] + 0.35))
+    assert variability(extra).measure("HR", 100.0, 60.0).value == pytest.approx(truth, abs=0.3)
+
+
+@pytest.mark.parametrize("every", [4, 10, 40])
+@pytest.mark.parametrize("shaped", [True, False])
+def test_extrasystoles_however_frequent_do_not_wreck_rmssd(every, shaped):
+    times = resting()
+    truth = variability(times).measure("RMSSD", 310.0).value
+    early = np.arange(5, len(times) - 1, every)
+    disturbed = times.copy()
+    disturbed[early] -= 0.35
+    agreement = np.ones(len(times))
+    if shaped:
+        agreement[early] = 0.3
+    measure = variability(disturbed, agreement=agreement).measure("RMSSD", 310.0)
+    assert np.std(np.diff(np.diff(disturbed))) > 3 * truth / 1000
+    assert measure.value == pytest.approx(truth, rel=0.3)
+    assert measure.corrected == pytest.approx(1 / every, abs=0.05)
+
+
+def test_too_many_odd_beats_are_said_in_words_and_the_heart_rate_stays():
+    times = np.cumsum(np.random.default_rng(0).choice([0.45, 0.6, 0.8, 1.1, 1.5], 300))
+    keeper = variability(times, agreement=np.where(np.arange(300) % 5 < 2, 0.2, 1.0))
+    measure = keeper.measure("RMSSD", float(times[-1]))
+    assert math.isnan(measure.value)
+    assert "% of the beats of the last 60 s are not normal or not certain" in measure.reason
+    assert keeper.measure("HR", float(times[-1]), 60.0).value > 50
+
+
+def test_too_little_is_said_in_words():
+    keeper = Variability()
+    assert keeper.measure("HR", 10.0).reason == "0 s of beats so far, HR needs 5 s"
+    keeper.push(beats_at(resting(100)))
+    measures = keeper.measures(100.0)
+    assert measures["LF/HF"].reason == "100 s of beats so far, LF/HF needs 120 s"
+    assert math.isnan(measures["LF/HF"].value)
+    assert measures["SDNN"].seconds == pytest.approx(100, abs=1)
+    assert not measures["RMSSD"].reason
+    later = keeper.measure("HR", 200.0)
+    assert math.isnan(later.value)
+    assert later.reason == "beats were found in 0 s of the last 10 s only"
+
+
+def test_no_interval_is_counted_across_a_gap():
+    times = resting(200)
+    gap = (times > 100) & (times < 120)
+    first = int(np.flatnonzero(times >= 120)[0]) - np.count_nonzero(gap)
+    keeper = variability(times[~gap], firsts=(0, first))
+    ends, lengths, kinds = keeper.intervals()
+    assert lengths.max() < 1.2
+    assert not kinds.any()
+    assert len(ends) == np.count_nonzero(~gap) - 2
+
+
+def test_what_is_said_of_a_moment_does_not_change_with_what_was_forgotten():
+    times = resting(2000)
+    whole, piecewise = Variability(), Variability()
+    whole.push(beats_at(times)[-800:])
+    for beat in beats_at(times):
+        piecewise.push([beat])
+    now = float(times[-1])
+    for name in KINDS:
+        assert piecewise.measure(name, now).value == pytest.approx(whole.measure(name, now).value, rel=1e-9)
+    assert len(piecewise._beats) < 800
+
+
+def test_after_reset_nothing_is_known():
+    keeper = variability(resting())
+    keeper.reset()
+    assert math.isnan(keeper.measure("HR", 310.0).value)
+    assert NORMAL == 0
