@@ -87,12 +87,20 @@ KINDS: Mapping[str, Kind] = {
 
 
 @numba.njit(cache=True)
+def _quantile(ordered, share):  # type: ignore[no-untyped-def]
+    at = share * (ordered.shape[0] - 1)
+    low = int(at)
+    high = min(low + 1, ordered.shape[0] - 1)
+    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+
+
+@numba.njit(cache=True)
 def _threshold(values, out):  # type: ignore[no-untyped-def]
     n = values.shape[0]
     for i in range(n):
         low, high = max(0, i - NEAR // 2), min(n, i + NEAR // 2 + 1)
-        near = np.abs(values[low:high])
-        out[i] = max(LEAST, ALPHA * (np.quantile(near, 0.75) - np.quantile(near, 0.25)) / 2)
+        near = np.sort(np.abs(values[low:high]))
+        out[i] = max(LEAST, ALPHA * (_quantile(near, 0.75) - _quantile(near, 0.25)) / 2)
 
 
 @numba.njit(cache=True)
@@ -104,7 +112,7 @@ def _classify(rr, kinds):  # type: ignore[no-untyped-def]
     for i in range(1, n):
         change[i] = rr[i] - rr[i - 1]
     for i in range(n):
-        usual[i] = np.median(rr[max(0, i - MEDIAN // 2) : min(n, i + MEDIAN // 2 + 1)])
+        usual[i] = _quantile(np.sort(rr[max(0, i - MEDIAN // 2) : min(n, i + MEDIAN // 2 + 1)]), 0.5)
         excess[i] = rr[i] - usual[i]
         if excess[i] < 0:
             excess[i] *= 2
@@ -165,11 +173,11 @@ def _premature(intervals: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.zeros(n, np.bool_)
     padded = np.concatenate([np.full(MEDIAN // 2, np.nan), intervals, np.full(MEDIAN // 2, np.nan)])
     usual = np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, MEDIAN), axis=1)
-    before = np.maximum(usual, np.concatenate([usual[:1], intervals[:-1]]))
+    previous = np.concatenate([usual[:1], intervals[:-1]])
     after = np.concatenate([intervals[1:], [0.0]])
+    early: NDArray[np.bool_] = (intervals < EARLY * np.maximum(usual, previous)) & (intervals < PAUSE * after)
     # Two intervals that make one usual interval have a beat between them that is none.
-    early: NDArray[np.bool_] = (intervals < EARLY * before) & (intervals < PAUSE * after)
-    early &= intervals + after > 1.3 * usual
+    early &= np.minimum(previous, after) + intervals > 1.3 * usual
     return early
 
 
