@@ -52,6 +52,7 @@ BLOCK = 32 << 20
 _TOGETHER = 256  # chunks decoded in one step
 _PAGES = 1 << 16  # what the system maps around a byte that is asked for
 # The beginning of a samples chunk as all writers known make it: length in 4 bytes or 1, tag, stream, count in 4 bytes.
+_MANY = 10_000  # different beginnings that are remembered
 _LONG, _SHORT = struct.Struct("<BIHIBI"), struct.Struct("<BBHIBI")
 
 
@@ -135,6 +136,7 @@ class XdfFile:
         self._refused: set[int] = set()
         self._claimed = 0
         self._units: dict[int, int] = {}  # bytes of a stamped sample of the streams of numbers that are read
+        self._seen: dict[bytes, tuple[int, int, int]] = {}  # beginning of a chunk: stream, samples, length
         self._row_ids: array[int] = array("I")
         self._row_at: array[int] = array("q")
         self._row_n: array[int] = array("q")
@@ -271,26 +273,36 @@ class XdfFile:
 
     def _run(self, at: int) -> int:
         """Index samples of numbers with all their stamps from byte ``at`` on, and return the byte of anything else."""
-        m, units, last = self._map, self._units, len(self._map) - _LONG.size
+        m, units, size = self._map, self._units, len(self._map)
         ids, begins, counts = self._row_ids.append, self._row_at.append, self._row_n.append
-        drop = at + BLOCK
+        last, drop, seen = size - _LONG.size, at + BLOCK, self._seen
         while at <= last:
-            width, length, tag, number, count_width, n = _LONG.unpack_from(m, at)
-            if width == 1:
-                _, length, tag, number, count_width, n = _SHORT.unpack_from(m, at)
-                end = at + 2 + length
-            else:
+            head = m[at : at + _LONG.size]
+            known = seen.get(head)  # most chunks begin as another has begun
+            if known:
+                number, n, length = known
                 end = at + 5 + length
-            if (
-                tag != TAG_SAMPLES
-                or number not in units
-                or n * units[number] != length - 11
-                or count_width != 4
-                or not n
-                or width not in (1, 4)
-                or end > last + _LONG.size
-            ):
-                break
+                if end > size:
+                    break
+            else:
+                width, length, tag, number, count_width, n = _LONG.unpack(head)
+                if width == 1:
+                    _, length, tag, number, count_width, n = _SHORT.unpack_from(head)
+                    end = at + 2 + length
+                else:
+                    end = at + 5 + length
+                if (
+                    tag != TAG_SAMPLES
+                    or number not in units
+                    or n * units[number] != length - 11
+                    or count_width != 4
+                    or not n
+                    or width not in (1, 4)
+                    or end > size
+                ):
+                    break
+                if width == 4 and len(seen) < _MANY:
+                    seen[head] = number, n, length
             ids(number)
             begins(at)
             counts(n)
@@ -366,6 +378,7 @@ class XdfFile:
         return self._map[begin:end].decode("utf-8", "replace")
 
     def _header(self, number: int, at: int, begin: int, end: int) -> bool:
+        self._seen.clear()
         try:
             stream = _stream(number, self._xml(begin, end), MAX_CHANNELS - self._claimed)
         except (_DamageError, ValueError) as damage:

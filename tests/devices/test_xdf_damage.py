@@ -29,7 +29,7 @@ from devices.xdf_format import XdfError, XdfFile, XdfWriter, describe
 from devices.xdf_layout import BOUNDARY
 
 ROOT = Path(__file__).resolve().parents[2]
-MUTATIONS = int(os.environ.get("INSULA_MUTATIONS", "3000"))
+MUTATIONS = int(os.environ.get("INSULA_MUTATIONS", "1500"))
 SPARE = 64e6
 
 
