@@ -8,7 +8,8 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -107,6 +108,7 @@ class XdfWriter:
         self._sync_apart = sync_apart
         self._syncing: threading.Thread | None = None
         self._sync_began = 0.0
+        self._joined: list[bytes] | None = None
         self._now = now
         self._streams: dict[int, _Stream] = {}
         self._size = 0
@@ -232,6 +234,22 @@ class XdfWriter:
             raise ValueError(f"stream {stream_id}: ({time}, {offset}) is not a clock offset")
         self._write(self._chunk(TAG_OFFSET, stream_id, struct.pack("<2d", time, offset)))
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written inside gets into the file whole or not at all, when this ends; not to be nested."""
+        before = [(stream, stream.samples, stream.first, stream.last) for stream in self._streams.values()]
+        self._joined = []
+        try:
+            yield
+            blocks, self._joined = self._joined, None
+            if blocks:
+                self._append(b"".join(blocks))
+        except BaseException:
+            self._joined = None
+            for stream, samples, first, last in before:
+                stream.samples, stream.first, stream.last = samples, first, last
+            raise
+
     def _write_samples(self, number: int, stamps: NDArray[np.float64], content: bytes) -> None:
         self._write(self._chunk(TAG_SAMPLES, number, struct.pack("<BI", 4, len(stamps)) + content))
         stream = self._streams[number]
@@ -273,6 +291,9 @@ class XdfWriter:
         """Hand a whole chunk to the operating system, or leave the file as it was."""
         if self._file is None:
             raise XdfError(f"{self.path}: is closed, nothing more can be written.")
+        if self._joined is not None:
+            self._joined.append(block)
+            return
         rest = memoryview(block)
         try:
             while rest:  # the system takes a chunk in one piece except where the disk fills or a limit is near

@@ -195,9 +195,10 @@ class Recorder:
         """Append one entry; it is with the operating system when this returns."""
         match entry:
             case Chunk():
-                if entry.lost:
-                    self._event(float(entry.times[0]), f"{EVENT_LOST} {entry.lost} {entry.stream}")
-                self._writer.write(self._ids[entry.stream], entry.times, entry.data)
+                with self._writer.together():  # a count without its chunk would be counted again with the next
+                    if entry.lost:
+                        self._event(float(entry.times[0]), f"{EVENT_LOST} {entry.lost} {entry.stream}")
+                    self._writer.write(self._ids[entry.stream], entry.times, entry.data)
             case Events():
                 self._writer.write_strings(self._ids[entry.stream], entry.times, list(entry.labels))
             case Tick():
@@ -218,9 +219,10 @@ class Recorder:
             case Unrecorded():
                 self._event(entry.time, f"{EVENT_UNRECORDED} {entry.entries}")
             case Estimate():
-                self._writer.write(self._affect, [entry.t_end], np.array([entry.values()]))
-                if entry.withheld is not None:
-                    self._writer.write_strings(self._reasons, [entry.t_end], [entry.withheld])
+                with self._writer.together():
+                    self._writer.write(self._affect, [entry.t_end], np.array([entry.values()]))
+                    if entry.withheld is not None:
+                        self._writer.write_strings(self._reasons, [entry.t_end], [entry.withheld])
 
     def _event(self, time: float, text: str) -> None:
         self._writer.write_strings(self._session, [time], [text])

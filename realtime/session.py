@@ -38,7 +38,6 @@ from devices.api import (
     Tick,
     Transport,
 )
-from devices.xdf_format import XdfError
 from models.api import Estimate, Window, WindowSpec
 from models.model import Model
 from realtime.alarms import Alarmed, AlarmLog, silences
@@ -62,25 +61,21 @@ from realtime.api import (
     StreamHealth,
     Update,
 )
-from realtime.handover import Backlog, Cut, Inbox, Slot
+from realtime.handover import Cut, Inbox, Slot
 from realtime.meters import Meter
-from realtime.record import Recordable, Recorder, Skipped, Unrecorded, one_line
+from realtime.record import Recordable, Recorder, Skipped, one_line
+from realtime.recording import Recording
 from realtime.remote import Server
-from realtime.sidecar import beginning, conclusion
+from realtime.sidecar import beginning, bundle_facts, conclusion
 from realtime.traces import Thinner
 from realtime.windows import Windower
 
 SUSPENDED = 1.0
 """Seconds without a look at the clock: the machine must have slept, and the backlog comes before any deadline."""
 CATCH_UP = 0.5
-DISK_STALL = 1.5
-DISK_BACK = 2.0
-"""Seconds without a failure after which the disk is believed to take everything again."""
 PACE_OVER = 60.0
 SKIPPED_MOST = 0.1
 """Share of the windows of `PACE_OVER` seconds that a model may skip without an alarm, when they are more than two."""
-HELD = 1000
-"""Alarms and notices that wait for a disk that fails to take them."""
 MOST_LISTED = 10_000
 """Alarms kept for the description of the record."""
 READER_PATIENCE = 5.0
@@ -149,8 +144,7 @@ class Session:
         self._slot = Slot(waits=not self._live)
         self._thinners = {info.key: Thinner(info) for info in self.streams if info.rate} if server else {}
         self._meters = {info.key: Meter(info) for info in self.streams}
-        self._to_record = Backlog(waits=not self._live)
-        self._recorder: Recorder | None = None
+        self._recording: Recording | None = None
         self._description: dict[str, object] = {}
         self._stop = threading.Event()
         self._asked = False
@@ -164,8 +158,6 @@ class Session:
         self._silent: dict[str, str] = {}
         self._began = math.nan
         self._hold_until = 0.0
-        self._unwritten = 0
-        self._record_busy_since = math.nan
         self._owed: dict[str, int] = {}
         self._kept: Counter[str] = Counter()
         self._repeated: Counter[str] = Counter()
@@ -201,15 +193,18 @@ class Session:
             for device in self._devices:
                 stack.enter_context(device)
             if self._make_recorder is not None:
-                self._recorder = self._make_recorder(self.streams)
-                self._description = self._begin_description(self._recorder)
-                self._recorder.describe(self._description)
+                recorder = self._make_recorder(self.streams)
+                self._description = self._begin_description(recorder)
+                recorder.describe(self._description)
+                self._recording = Recording(recorder, waits=not self._live, now=self._now)
             self._publish(self._hello())
             self._began = time.monotonic()
             readers = [self._thread(self._read, f"device {i}", i) for i in range(len(self._devices))]
             analysis = self._thread(self._analyse, "analysis")
             modelling = self._thread(self._estimate, "model")
-            recording = self._thread(self._record, "recorder") if self._recorder else None
+            recording = None
+            if self._recording is not None:
+                recording = self._thread(self._recording.run, "recorder", self._end_description)
             try:
                 self._supervise(analysis, every)
             finally:
@@ -249,7 +244,8 @@ class Session:
                 # Nobody may wait for a thread that is gone. Readers catch their own faults and do not come here.
                 self._inbox.close()
                 self._slot.close()
-                self._to_record.release()
+                if self._recording is not None:
+                    self._recording.release()
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()
@@ -319,9 +315,9 @@ class Session:
         wait(analysis)
         self._slot.close()
         wait(modelling)
-        if recording is not None:
+        if recording is not None and self._recording is not None:
             self._look()
-            self._to_record.close()
+            self._recording.close()
             wait(recording)
 
     def _obey(self) -> None:
@@ -347,8 +343,9 @@ class Session:
         if self._live:
             # Drained: what the source sent before the stop belongs to the session.
             until = time.monotonic() + 1.0
-            while (items := self._items(device, 0.0)) and time.monotonic() < until:
-                if self._put(index, items):
+            while time.monotonic() < until:  # asked before reading: what has been read is not thrown away
+                items = self._items(device, 0.0)
+                if not items or self._put(index, items):
                     return
 
     def _items(self, device: Device, timeout: float) -> list[Item]:
@@ -452,8 +449,8 @@ class Session:
         self._entry(entry)
 
     def _entry(self, entry: Recordable) -> None:
-        if self._recorder is not None:
-            self._to_record.put(entry)
+        if self._recording is not None:
+            self._recording.put(entry)
 
     def _offer(self, windows: Iterable[Window]) -> None:
         for window in windows:
@@ -550,80 +547,24 @@ class Session:
         if (text := self._alarms.pop(source, None)) is not None:
             self._past[source] = text
 
-    # -- recorder thread ---------------------------------------------------------------------------------------------
-
-    def _record(self) -> None:
-        recorder = self._recorder
-        assert recorder is not None
-        missing: Counter[str] = Counter()
-        held: deque[Recordable] = deque(maxlen=HELD)
-        told = 0
-        failed_at = -math.inf
-        while (entry := self._to_record.get()) is not None:
-            if isinstance(entry, Chunk) and missing[entry.stream]:
-                entry = replace(entry, lost=entry.lost + missing[entry.stream])
-            self._record_busy_since = time.monotonic()
-            try:
-                while held:
-                    recorder.write(held[0])
-                    held.popleft()
-                if self._unrecorded > told:
-                    count = self._unrecorded
-                    recorder.write(Unrecorded(self._now(), count - told))
-                    told = count
-                recorder.write(entry)
-            except Exception as error:  # noqa: BLE001  (whatever it is, the next entry may fit)
-                failed_at = time.monotonic()
-                if isinstance(entry, Alarmed | Notice):
-                    held.append(entry)
-                else:
-                    self._unwritten += 1
-                self._alarms["record"] = f"{error} {self._unrecorded} chunks or estimates could not be recorded."
-                if isinstance(entry, Chunk):
-                    missing[entry.stream] = entry.lost + len(entry.times)
-            else:
-                if isinstance(entry, Chunk):
-                    missing[entry.stream] = 0
-                if time.monotonic() - failed_at > DISK_BACK:
-                    self._settle("record")
-            self._record_busy_since = math.nan
-        self._record_busy_since = time.monotonic()
-        try:
-            recorder.close()
-        except XdfError as error:
-            self._alarms["record"] = str(error)
-        try:
-            recorder.describe(self._end_description())
-        except XdfError as error:
-            self._alarms["sidecar"] = str(error)
-        self._record_busy_since = math.nan
+    # -- the record ---------------------------------------------------------------------------------------------
 
     @property
     def _unrecorded(self) -> int:
-        """Entries that the disk did not take, or that could not wait for it."""
-        return self._unwritten + self._to_record.refused
+        return self._recording.unrecorded if self._recording is not None else 0
 
     def _begin_description(self, recorder: Recorder) -> dict[str, object]:
         identities: dict[str, Mapping[str, str]] = {}
         for device, keys in zip(self._devices, self._keys, strict=True):
             for info in device.streams:
                 identities[keys.get(info.key, info.key)] = getattr(device, "identity", {})
-        bundle = self._model.bundle if self._model is not None else None
         return beginning(
             title=self.title,
             record=recorder.path.name,
             study=recorder.study,
             streams=self.streams,
             identities=identities,
-            bundle={
-                "name": bundle.manifest.name,
-                "version": bundle.manifest.version,
-                "hash": bundle.hash,
-                "window_seconds": bundle.manifest.window.seconds,
-                "hop_seconds": bundle.manifest.window.hop,
-            }
-            if bundle
-            else None,
+            bundle=bundle_facts(self._model.bundle) if self._model is not None else None,
             session_clock=self._now(),
             now=datetime.now(UTC).astimezone(),
         )
@@ -643,7 +584,8 @@ class Session:
         """What went wrong in the whole session, "" when nothing did."""
         if self._failures:
             return str(self._failures[0]) or type(self._failures[0]).__name__
-        return "; ".join({**self._past, **self._alarms}.values())
+        recording = self._recording.problems if self._recording is not None else {}
+        return "; ".join({**self._past, **self._alarms, **recording}.values())
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -726,8 +668,8 @@ class Session:
             streams=tuple(streams),
             skipped=self._skipped,
             latency_ms=self._latency * 1e3 if recent else math.nan,
-            record=str(self._recorder.path) if self._recorder else "",
-            record_bytes=self._recorder.bytes_written if self._recorder else 0,
+            record=str(self._recording.path) if self._recording is not None else "",
+            record_bytes=self._recording.bytes_written if self._recording is not None else 0,
             playing=self._transport.playing if self._transport else True,
             speed=self._transport.speed if self._transport else 1.0,
             looping=self._transport.looping if self._transport else False,
@@ -752,21 +694,11 @@ class Session:
             self._skips.popleft()
         if len(self._skips) > max(2, SKIPPED_MOST * PACE_OVER / self._windower.spec.hop):
             found["pace"] = f"model: too slow, it skipped {len(self._skips)} windows in the last {PACE_OVER:.0f} s"
-        if self._recorder is not None:
-            found |= self._disk(self._recorder, wall)
+        if self._recording is not None:
+            found |= self._recording.standing()
         if self._model is not None:
             found |= {f"note {index}": note for index, note in enumerate(self._model.notes)}
         return found
-
-    def _disk(self, recorder: Recorder, wall: float) -> Iterable[tuple[str, str]]:
-        waiting = len(self._to_record)
-        if wall - self._record_busy_since > DISK_STALL:  # false for NaN: nothing is being written
-            given_up = f", {self._to_record.refused} were given up" if self._to_record.refused else ""
-            yield "disk", f"record: the disk does not answer; {waiting} entries wait in memory{given_up}"
-        elif (seconds := recorder.sync_seconds) > DISK_STALL:
-            yield "disk", f"record: for {seconds:.0f} s the disk has not confirmed what was written"
-        if problem := recorder.sync_problem:
-            yield "sync", problem
 
 
 def _operate(transport: Transport, command: Play | Pause | SetSpeed | Seek | Step | SetLoop) -> None:

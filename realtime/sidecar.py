@@ -19,6 +19,7 @@ from pathlib import Path
 
 from devices.api import StreamInfo
 from devices.xdf_format import XdfError
+from models.bundle import Bundle
 from realtime.alarms import Alarmed
 
 MOST_ALARMS = 1000
@@ -93,6 +94,18 @@ def conclusion(
         "alarms_seen": sum(not one.over for one in alarms),
         "stopped": _moment(now, session_clock),
         "ended": problem or "as asked",
+    }
+
+
+def bundle_facts(bundle: Bundle) -> dict[str, object]:
+    """What the description says of the model."""
+    spec = bundle.manifest.window
+    return {
+        "name": bundle.manifest.name,
+        "version": bundle.manifest.version,
+        "hash": bundle.hash,
+        "window_seconds": spec.seconds,
+        "hop_seconds": spec.hop,
     }
 
 

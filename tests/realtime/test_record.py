@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import pyxdf
 
+from devices import xdf_writer
 from devices.api import Chunk, End, Events, StreamInfo, Tick
 from devices.xdf import XdfReplay
 from devices.xdf_format import XdfError
@@ -313,3 +316,34 @@ def test_a_description_that_cannot_be_written_leaves_the_one_that_is_there(tmp_p
         write_sidecar(path, begun() | {"title": object()})
     assert path.read_text() == "before"
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_loss_and_its_chunk_are_in_the_record_both_or_not_at_all(tmp_path, monkeypatch):
+    """The disk has room for the count but not for the samples: the next attempt must not count them twice."""
+    room = math.inf
+
+    def write(file, block):
+        nonlocal room
+        if len(block) > room:
+            raise OSError(28, "No space left on device")
+        return os.write(file, block)
+
+    monkeypatch.setattr(xdf_writer, "os", SimpleNamespace(**(vars(os) | {"write": write})))
+    recorder = Recorder(tmp_path / "a.xdf", STREAMS, TARGETS, {})
+    recorder.write(chunk("amp/eeg", 1.0))
+    size, room = recorder.bytes_written, 60
+    wide = Chunk("amp/eeg", np.arange(10.0) + 2, np.zeros((10, 3), np.float32), 5)
+    for _ in range(3):
+        with pytest.raises(XdfError, match="No space left"):
+            recorder.write(wide)
+    assert recorder.bytes_written == size == (tmp_path / "a.xdf").stat().st_size
+    room = math.inf
+    recorder.write(wide)
+    recorder.close()
+    items, _ = replayed(tmp_path / "a.xdf")
+    assert [plain(item) for item in items] == [plain(chunk("amp/eeg", 1.0)), plain(wide)]
+    streams, _ = pyxdf.load_xdf(tmp_path / "a.xdf")
+    footers = {stream["info"]["type"][0]: int(stream["footer"]["info"]["sample_count"][0]) for stream in streams[:1]}
+    assert footers == {"EEG": 11}
+    events = next(stream for stream in streams if stream["info"]["type"] == ["Session"])["time_series"]
+    assert events == [["lost 5 amp/eeg"]]

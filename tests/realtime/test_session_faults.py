@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from devices.xdf import XdfReplay
 from devices.xdf_format import XdfFile, XdfWriter
 from models.model import Model
 from models.runtimes import load_runtime
+from realtime.alarms import Alarmed
 from realtime.api import Cleared, Estimated, Health, Hello, Noted, SetLoop, Step, Traces
 from realtime.handover import Backlog
 from realtime.record import Recorder
@@ -458,7 +460,9 @@ def test_what_waits_for_a_disk_is_bounded_by_bytes_and_what_gives_way_is_counted
         backlog.put(chunk(k, lost=k))
     backlog.put(Chunk("other", np.zeros(1), np.zeros((1, 1), np.float32)))
     assert (len(backlog), backlog.refused) == (10, 6)
+    backlog.put(Alarmed(1.0, "the disk is slow"))  # what is said of it is little, and not given up
     assert [backlog.get().lost for _ in range(10)] == list(range(10))
+    assert backlog.get() == Alarmed(1.0, "the disk is slow")
     backlog.put(chunk(15, lost=1))
     backlog.put(chunk(16))
     backlog.close()
@@ -479,6 +483,71 @@ def test_the_backlog_of_a_replay_waits_instead():
     giving.join()
     assert got == entries
     assert backlog.refused == 0
+
+
+TMPFS = """
+import os, shutil, subprocess, sys, threading, time
+import numpy as np
+from pathlib import Path
+from devices.api import Chunk, StreamInfo
+from devices.lsl import lsl_clock
+from realtime.record import Study, start_record
+from realtime.session import Session
+
+disk, out = Path(sys.argv[1]), Path(sys.argv[2])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
+ballast = disk / "ballast"
+ballast.write_bytes(bytes(160 << 10))
+
+class Fast:
+    streams = (StreamInfo(key="eeg", kind="eeg", channels=("Cz",), rate=1000.0, unit="uV"),)
+    sent = 0
+    def read(self, timeout):
+        time.sleep(0.02)
+        numbers = np.arange(self.sent, self.sent + 40)
+        self.sent += 40
+        return [Chunk("eeg", 100 + numbers / 1000, numbers[:, None].astype(np.float32))]
+    def __enter__(self):
+        return self
+    def __exit__(self, *exc):
+        pass
+
+device, alarms, freed = Fast(), set(), []
+def every(health):
+    full = any("No space left on device" in alarm for alarm in health.alarms)
+    if full and not freed:
+        freed.append(device.sent)
+    elif freed and device.sent > freed[0] + 1000 and ballast.exists():
+        ballast.unlink()
+    elif freed and not ballast.exists() and not health.alarms:
+        session.stop()
+session = Session([device], None, title="t", clock=lsl_clock,
+    recorder=lambda streams: start_record(Study(folder=disk, participant="A", session="", task="b"), streams, (), {}))
+summary = session.run(every)
+for path in disk.rglob("*_eeg.*"):
+    shutil.copy(path, out)
+print(device.sent, summary.unrecorded, summary.samples["eeg"])
+"""
+
+
+def test_a_real_disk_that_fills_costs_what_did_not_fit_and_the_record_says_how_much(tmp_path):
+    unshare = ["unshare", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("no small disk can be mounted here")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").mkdir()
+    command = [*unshare, sys.executable, "-c", TMPFS, tmp_path / "disk", tmp_path / "out"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    sent, unrecorded, counted = (int(word) for word in done.stdout.split())
+    path = tmp_path / "out" / "sub-A_task-b_run-01_eeg.xdf"
+    written, lost = accounted(path, sent)
+    assert written + lost == sent == counted
+    assert lost >= 1000
+    assert unrecorded * 40 >= lost
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    assert "No space left on device" in sidecar["ended"]
+    assert sidecar["unrecorded"] == unrecorded
 
 
 STALLED = """
