@@ -397,6 +397,8 @@ class Session:
                     self._tick(Tick(self._clock()))
                 for thinner in self._thinners.values():
                     self._publish_all(thinner.take())
+        for stream, owed in self._owed.items():
+            self._meters[stream].lost += owed  # no chunk came any more that could have said so
         self._offer(self._windower.finish())
         for thinner in self._thinners.values():
             self._publish_all(thinner.take(everything=True))
@@ -421,7 +423,7 @@ class Session:
                     self._meters[item.stream].take(item)
                 for moment, label in zip(item.times.tolist(), item.labels, strict=True):
                     self._publish(Marked(moment, label, item.stream))
-            case Clock():
+            case Clock() if item.stream in self._meters:
                 self._keep(item.stream, item)
                 self._meters[item.stream].take(item)
             case Notice(stream=stream, text=text):
