@@ -1,4 +1,4 @@
-"""The live path measured beside its peers: ``python tests/benchmarks/live.py [--seconds N] [--rounds N] [--json OUT]``.
+"""The live path beside its peers: ``live.py [--seconds N] [--rounds N] [--outage S] [--only PART] [--json OUT]``.
 
 1. Writing a chunk of 32 samples x 64 channels into the ring, beside a plain slice copy into a buffer made beforehand,
    and beside rolling the whole buffer as MNE-LSL does, for 10, 60 and 300 s at 1 kHz.
@@ -9,10 +9,16 @@
    - pylsl: ``pull_chunk(min_samples=1, as_numpy=True)`` has returned, nothing else is done;
    - insula: a whole `realtime.session.Session`: device thread, inbox, analysis thread; ``Windower.push`` has returned,
      so the samples are filtered, resampled and every window that they complete is cut. No dashboard, record or model;
-   - MNE-LSL: its acquisition thread has written its buffer. Neither polling nor copying by a reader is charged to it.
+   - MNE-LSL: its acquisition thread has written its buffer. Neither polling nor copying by a reader is charged to it;
+   - ezmsg: the message of an ``LSLInletUnit`` has reached a unit that only looks at it, with the stamps on LSL's clock.
 
-   CPU is process time over wall time, all threads. The delay of causal filters and the resampler's reach is a property
-   of the signal, not of the software's speed: it is stated apart.
+   CPU is process time over wall time, all threads and child processes. The delay of causal filters and the resampler's
+   reach is a property of the signal, not of the software's speed: it is stated apart.
+3. What becomes of a source (250 Hz x 8, `tests/peers/ledger.py`, every sample numbered) that is killed by SIGKILL and
+   started again with the same source_id after ``--outage`` seconds: when the program's user can know, and by what (a
+   value, event or exception of the interface; a line in a log; nothing), how long after the restart data come again,
+   which samples are missing or twice, the hole that the stamps show beside the true outage (from the last sample that
+   was sent to the first one of the new source), and whether the count of missing samples is given.
 """
 
 from __future__ import annotations
@@ -20,10 +26,12 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -31,10 +39,17 @@ from types import SimpleNamespace
 
 import numpy as np
 
+LEDGER = Path(__file__).resolve().parents[1] / "peers" / "ledger.py"
 CHUNK_SECONDS = 0.032
 WARM_UP = 2.0
 LOADS = ((250, 8), (1000, 64))
-CONTENDERS = ("pylsl", "insula", "mne-lsl 10 s", "mne-lsl 300 s")
+CONTENDERS = ("pylsl", "insula", "mne-lsl 10 s", "mne-lsl 300 s", "ezmsg")
+SURVIVORS = ("pylsl", "insula", "mne-lsl 10 s", "ezmsg")
+PARTS = ("ring", "latency", "outage")
+SETTLED = 4.0
+"""Seconds of data before the source is killed."""
+PATIENCE = 8.0
+"""Seconds after the restart in which data must come again."""
 RING_SECONDS = (10, 60, 300)
 
 
@@ -54,7 +69,7 @@ def machine():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     versions = {}
-    for name in ("numpy", "numba", "pylsl", "mne-lsl"):
+    for name in ("numpy", "numba", "pylsl", "mne-lsl", "ezmsg", "ezmsg-lsl"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -156,8 +171,9 @@ def feed(name, rate, channels):
 class Meter:
     """Latencies and CPU of this process, from the end of the warm-up on."""
 
-    def __init__(self, clock, seconds):
+    def __init__(self, clock, seconds, cpu=time.process_time):
         self.clock = clock
+        self.cpu = cpu
         self.seconds = seconds
         self.latencies = []
         self.stages = {}
@@ -170,7 +186,7 @@ class Meter:
         if self.first is None:
             self.first = now
         if self.begun is None and now - self.first > WARM_UP:
-            self.begun = (time.process_time(), time.perf_counter())
+            self.begun = (self.cpu(), time.perf_counter())
         if self.begun is not None and first_channel >= 0:
             self.latencies.append(1e3 * (now - stamp - 1e-6 * float(first_channel)))
 
@@ -184,7 +200,7 @@ class Meter:
         return self.begun is not None and time.perf_counter() - self.begun[1] >= self.seconds
 
     def result(self, **more):
-        cpu, wall = time.process_time() - self.begun[0], time.perf_counter() - self.begun[1]
+        cpu, wall = self.cpu() - self.begun[0], time.perf_counter() - self.begun[1]
         stages = {stage: summary(values) for stage, values in self.stages.items()}
         return {"latency_ms": summary(self.latencies), "cpu": cpu / wall, "stages_ms": stages, **more}
 
@@ -222,7 +238,7 @@ class NoModel:
 
 
 def run_insula(name, rate, channels, seconds):
-    from devices.api import open_device
+    from devices.api import Chunk, open_device
     from devices.lsl import lsl_clock
     from models.api import InputSpec, WindowSpec
     from realtime.session import Session
@@ -236,7 +252,8 @@ def run_insula(name, rate, channels, seconds):
     def timed_read(timeout):
         items = read(timeout)
         for item in items:
-            meter.note_stage("device has read", item.times[-1], item.data[-1, 0])
+            if isinstance(item, Chunk):
+                meter.note_stage("device has read", item.times[-1], item.data[-1, 0])
         return items
 
     def timed_push(chunk):
@@ -246,6 +263,8 @@ def run_insula(name, rate, channels, seconds):
 
     device.read, session.windower.push = timed_read, timed_push
     done = session.run(lambda health: session.stop() if meter.done else None)
+    if meter.begun is None:
+        raise SystemExit(f"the session ended early: {done.problem}")
     return meter.result(
         windows=done.windows,
         lost=sum(done.lost.values()),
@@ -279,11 +298,283 @@ def run_mne_lsl(name, rate, channels, seconds, buffer):
     return result
 
 
+def family_cpu():
+    """Process time of this process and its children: ezmsg spreads a graph over processes where it is told to."""
+    import psutil
+
+    here = psutil.Process()
+    times = [one.cpu_times() for one in (here, *here.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+def run_graph(name, take, result):
+    """An ezmsg graph of a source and a sink until ``take(message)`` says so; prints ``result()`` and ends the process.
+
+    Its own way to an end waits for units that wait for data.
+    """
+    import ezmsg.core as ez
+    import pylsl
+    from ezmsg.lsl.units import LSLInfo, LSLInletSettings, LSLInletUnit
+    from ezmsg.util.messages.axisarray import AxisArray
+
+    class Sink(ez.Unit):
+        INPUT = ez.InputStream(AxisArray)
+
+        @ez.subscriber(INPUT)
+        async def on_message(self, message: AxisArray) -> None:
+            if take(message):
+                print(json.dumps(result()), flush=True)
+                os._exit(0)
+
+    class Graph(ez.Collection):
+        INLET = LSLInletUnit(
+            LSLInletSettings(info=LSLInfo(name=name), use_lsl_clock=True, processing_flags=pylsl.proc_clocksync)
+        )
+        SINK = Sink()
+
+        def network(self):
+            return ((self.INLET.OUTPUT_SIGNAL, self.SINK.INPUT),)
+
+    ez.run(SYSTEM=Graph())
+
+
+def stamps_of(message):
+    """The stamps of a message's samples: given one by one, or as the first and the rate."""
+    axis = message.axes["time"]
+    if hasattr(axis, "data"):
+        return np.asarray(axis.data, np.float64)
+    return axis.offset + axis.gain * np.arange(message.data.shape[0])
+
+
+def run_ezmsg(name, rate, channels, seconds):
+    import pylsl
+
+    meter = Meter(pylsl.local_clock, seconds, family_cpu)
+
+    def take(message):
+        meter.note(stamps_of(message)[-1], message.data[-1, 0])
+        return meter.done
+
+    run_graph(name, take, meter.result)
+
+
 def contend(contender, name, rate, channels, seconds):
     kind, _, buffer = contender.partition(" ")
     if kind == "mne-lsl":
         return run_mne_lsl(name, rate, channels, seconds, float(buffer.split()[0]))
-    return {"pylsl": run_pylsl, "insula": run_insula}[kind](name, rate, channels, seconds)
+    return {"pylsl": run_pylsl, "insula": run_insula, "ezmsg": run_ezmsg}[kind](name, rate, channels, seconds)
+
+
+# -- 3. a source that is killed and started again ----------------------------------------------------------------------
+
+
+class Witness:
+    """What a program's user is given, and what they are told, until standard input closes."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.stamps = []
+        self.numbers = []
+        self.arrivals = []
+        self.told = []
+        """(when, by what, the words)."""
+        self.counted = 0
+        """Samples said to be missing."""
+        self.over = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self):
+        while os.read(sys.stdin.fileno(), 100):
+            pass
+        self.over.set()
+
+    def take(self, stamps, numbers):
+        now = self.clock()
+        if not self.numbers:
+            print("receiving", flush=True)
+        self.stamps += np.asarray(stamps, np.float64).tolist()
+        self.numbers += np.asarray(numbers, np.int64).tolist()
+        self.arrivals += [now] * len(stamps)
+
+    def tell(self, how, text):
+        if not self.told or self.told[-1][1:] != (how, text):
+            self.told.append((self.clock(), how, text))
+
+    def follow_log(self, name):
+        """Warnings of a library's own log count as told, by the log."""
+        witness = self
+
+        class Log(logging.Handler):
+            def emit(self, record):
+                witness.tell("log", record.getMessage())
+
+        handler = Log(logging.WARNING)
+        logging.getLogger(name).addHandler(handler)
+
+    def result(self):
+        return {
+            "stamps": self.stamps,
+            "numbers": self.numbers,
+            "arrivals": self.arrivals,
+            "told": self.told,
+            "counted": self.counted,
+        }
+
+
+def watch_pylsl(name):
+    import pylsl
+
+    witness = Witness(pylsl.local_clock)
+    (info,) = pylsl.resolve_byprop("name", name, timeout=10)
+    inlet = pylsl.StreamInlet(info)
+    while not witness.over.is_set():
+        try:
+            samples, stamps = inlet.pull_chunk(timeout=0.1, min_samples=1, as_numpy=True)
+        except pylsl.util.LostError as error:
+            witness.tell("exception", str(error))
+            break
+        if len(stamps):
+            witness.take(stamps, samples[:, -1])
+    return witness.result()
+
+
+def watch_mne_lsl(name):
+    from mne_lsl.lsl import local_clock
+    from mne_lsl.stream import StreamLSL
+
+    witness = Witness(local_clock)
+    witness.follow_log("mne_lsl")
+    stream = StreamLSL(bufsize=10, name=name).connect(acquisition_delay=0.001, timeout=10)
+
+    def take(rows, stamps, info):
+        witness.take(stamps, rows[:, -1])
+        return rows, stamps
+
+    stream.add_callback(take)
+    while not witness.over.wait(0.05):
+        try:
+            if not stream.connected:
+                witness.tell("value", "connected is False")
+            else:
+                stream.get_data(winsize=1.0)
+        except Exception as error:  # noqa: BLE001  (whatever it raises tells its user)
+            witness.tell("exception", f"{type(error).__name__}: {error}")
+    return witness.result()
+
+
+def watch_ezmsg(name):
+    import pylsl
+
+    witness = Witness(pylsl.local_clock)
+    witness.follow_log("ezmsg")
+    uids = []
+
+    def take(message):
+        uid = message.attrs.get("lsl_uid", "")
+        if uids and uid != uids[-1]:
+            witness.tell("value", "attrs: another lsl_uid")
+        uids.append(uid)
+        witness.take(stamps_of(message), message.data[:, -1])
+        return witness.over.is_set()
+
+    run_graph(name, take, witness.result)
+
+
+def watch_insula(name):
+    from devices.api import open_device
+    from devices.lsl import lsl_clock
+    from models.api import InputSpec, WindowSpec
+    from realtime.session import Session
+
+    witness = Witness(lsl_clock)
+    one = InputSpec(kind="eeg", channels=("Fp1", "Fp2", "C3", "C4"))
+    device = open_device(f"lsl:type=EEG,name={name}")
+    session = Session([device], NoModel(WindowSpec(inputs=(one,))), title="benchmark", clock=lsl_clock)
+    push = session.windower.push
+
+    def watched_push(chunk):
+        witness.counted += chunk.lost
+        witness.take(chunk.times, chunk.data[:, -1])
+        return push(chunk)
+
+    def every(health):
+        if witness.numbers and health.alarms:
+            witness.tell("value", health.alarms[0])
+        if witness.over.is_set():
+            session.stop()
+
+    session.windower.push = watched_push
+    session.run(every)
+    return witness.result()
+
+
+WATCHERS = {"pylsl": watch_pylsl, "mne-lsl": watch_mne_lsl, "ezmsg": watch_ezmsg, "insula": watch_insula}
+
+
+def survive(contender, outage):
+    """One program through the death and return of its source: figures, or why there are none."""
+    import pylsl
+
+    name = f"insula-bench-{uuid.uuid4().hex[:8]}"
+    peer = [sys.executable, str(LEDGER), name, "--without", "ecg,markers"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen(peer, **pipes) as source,
+        subprocess.Popen(child("--watch", contender, f"{name}-eeg"), **pipes, stderr=subprocess.PIPE) as watcher,
+    ):
+        try:
+            source.stdout.readline()
+            if "receiving\n" not in iter(watcher.stdout.readline, ""):
+                return {"failed": (watcher.stderr.read().strip().splitlines() or ["no data came"])[-1]}
+            begun = json.loads(source.stdout.readline())
+            time.sleep(SETTLED)
+            source.kill()
+            killed = pylsl.local_clock()
+            source.wait()
+            time.sleep(outage)
+            with subprocess.Popen([*peer, "--at-once", "--epoch", str(begun["epoch"])], **pipes) as again:
+                again.stdout.readline()
+                restarted = json.loads(again.stdout.readline())
+                back = begun["epoch"] + restarted["first"]["eeg"] / 250.0
+                time.sleep(PATIENCE)
+                # A reader that only looks when something comes must be told while it does.
+                watcher.stdin.close()
+                late = threading.Timer(PATIENCE, watcher.kill)
+                late.start()
+                said = watcher.stdout.read()
+                late.cancel()
+                again.kill()
+        finally:
+            source.kill()
+            watcher.kill()
+    figures = [line for line in said.splitlines() if line.startswith('{"stamps"')]
+    if not figures:
+        return {"failed": "it ended without figures"}
+    return judge_outage(json.loads(figures[-1]), killed, back, restarted["first"]["eeg"])
+
+
+def judge_outage(given, killed, back, first_again):
+    numbers, stamps, arrivals = (np.array(given[key]) for key in ("numbers", "stamps", "arrivals"))
+    old, new = numbers < first_again, numbers >= first_again
+    told = [row for row in given["told"] if row[0] > killed]
+    logged = [row for row in told if row[1] == "log"]
+    told = [row for row in told if row[1] != "log"]
+    figures = {
+        "true_outage_s": first_again / 250.0 - (int(numbers[old][-1]) / 250.0),
+        "told_after_s": told[0][0] - killed if told else None,
+        "told_by": told[0][1] if told else "nothing",
+        "told": told[0][2] if told else "",
+        "logged_after_s": logged[0][0] - killed if logged else None,
+        "data_again_s": float(arrivals[new][0]) - back if new.any() else None,
+        "twice": int(len(numbers) - len(np.unique(numbers))),
+        "missing": None,
+        "hole_in_stamps_s": None,
+        "counted": given["counted"],
+    }
+    if new.any():
+        figures["hole_in_stamps_s"] = float(stamps[new][0] - stamps[old][-1])
+        figures["missing"] = int(numbers[new][0] - numbers[old][-1] - 1)
+    return figures
 
 
 # -- putting it together -----------------------------------------------------------------------------------------------
@@ -330,10 +621,20 @@ def pooled(rounds):
 
 def judge(results):
     """[(target, figure, met)]; met is None where a contender is missing."""
-    ring = results["ring_us"]
-    shortest, longest = (ring[str(seconds)]["ring"]["p50"] for seconds in (RING_SECONDS[0], RING_SECONDS[-1]))
-    ratio = longest / shortest
-    verdicts = [("ring write at 300 s: at most 2 x that at 10 s", f"{ratio:.2f} x", ratio <= 2.0)]
+    verdicts = []
+    if ring := results.get("ring_us"):
+        shortest, longest = (ring[str(seconds)]["ring"]["p50"] for seconds in (RING_SECONDS[0], RING_SECONDS[-1]))
+        ratio = longest / shortest
+        verdicts.append(("ring write at 300 s: at most 2 x that at 10 s", f"{ratio:.2f} x", ratio <= 2.0))
+    if outage := results.get("outage", {}).get("insula"):
+        after, counted = outage.get("told_after_s"), outage.get("counted")
+        met = after is not None and after <= 1.0
+        verdicts.append(("outage: told within 1 s", f"{after:.2f} s" if after is not None else "not told", met))
+        same = counted is not None and abs(counted - (outage.get("missing") or 0)) <= 1
+        verdicts.append(("outage: as many samples said to be missing as are", f"{counted}", same))
+        verdicts.append(("outage: no sample twice", f"{outage.get('twice')}", outage.get("twice") == 0))
+    if "live" not in results:
+        return verdicts
     for rate, channels in LOADS:
         rows = results["live"][f"{rate} Hz x {channels}"]
         verdicts.append(_compare(rows, "insula", "pylsl", f"{rate} Hz x {channels}: p50 at most 2 x bare pylsl's", 2.0))
@@ -361,33 +662,77 @@ def _compare(rows, over, under, target, limit):
 def show(results):
     for key, value in results["machine"].items():
         print(f"{key:>14}  {value}")
+    show_outage(results)
+    if "ring_us" in results:
+        show_ring(results)
+    for load, rows in results.get("live", {}).items():
+        show_latency(load, rows, results["rounds"])
+    print()
+    for target, figure, met in results["targets"]:
+        print(f"{'met' if met else 'MISSED' if met is False else '-':>8}  {target}: {figure}")
+
+
+def show_ring(results):
     print("\nring write, us a chunk of 32 x 64 float32 (one call, timer included)")
     print(f"{'length':>10} {'':>12} {'p50':>10} {'p99':>10} {'max':>10}")
     for seconds, methods in results["ring_us"].items():
         for method, row in methods.items():
             print(f"{seconds + ' s':>10} {method:>12} {row['p50']:10.2f} {row['p99']:10.2f} {row['max']:10.2f}")
-    for load, rows in results["live"].items():
-        print(
-            f"\n{load}, chunks of {1e3 * CHUNK_SECONDS:g} ms, median of {results['rounds']} rounds: latency in ms, CPU"
+
+
+def show_latency(load, rows, rounds):
+    print(f"\n{load}, chunks of {1e3 * CHUNK_SECONDS:g} ms, median of {rounds} rounds: latency in ms, CPU")
+    print(f"{'':>16} {'p50':>8} {'p99':>8} {'max':>8} {'CPU':>7} {'chunks':>7}")
+    for contender, row in rows.items():
+        if "failed" in row:
+            print(f"{contender:>16}  {row['failed']}")
+            continue
+        latency = row["latency_ms"]
+        numbers = f"{latency['p50']:8.2f} {latency['p99']:8.2f} {latency['max']:8.2f}"
+        print(f"{contender:>16} {numbers} {row['cpu']:7.1%} {latency['count']:7d}")
+        for stage, part in row["stages_ms"].items():
+            print(f"{'':>16} {part['p50']:8.2f} {part['p99']:8.2f} {part['max']:8.2f}  of it: {stage}")
+        if "filter_delay_ms" in row:
+            print(
+                f"{'':>16} signal delay, apart: filters {row['filter_delay_ms']:.1f} ms at 10 Hz; a window is "
+                f"complete {row['window_complete_ms']:.1f} ms after its end (resampler); {row['lost']} samples lost"
+            )
+
+
+def show_outage(results):
+    if "outage" not in results:
+        return
+    print(f"\nsource killed, started again {results['outage_seconds']:g} s later (250 Hz x 8); seconds, samples")
+    heads = (
+        "told after",
+        "by",
+        "logged after",
+        "data again",
+        "true outage",
+        "hole seen",
+        "missing",
+        "said missing",
+        "twice",
+    )
+    print(f"{'':>16} " + " ".join(f"{head:>12}" for head in heads))
+    for contender, row in results["outage"].items():
+        if "failed" in row:
+            print(f"{contender:>16}  {row['failed']}")
+            continue
+        keys = (
+            "told_after_s",
+            "told_by",
+            "logged_after_s",
+            "data_again_s",
+            "true_outage_s",
+            "hole_in_stamps_s",
+            "missing",
+            "counted",
+            "twice",
         )
-        print(f"{'':>16} {'p50':>8} {'p99':>8} {'max':>8} {'CPU':>7} {'chunks':>7}")
-        for contender, row in rows.items():
-            if "failed" in row:
-                print(f"{contender:>16}  {row['failed']}")
-                continue
-            latency = row["latency_ms"]
-            numbers = f"{latency['p50']:8.2f} {latency['p99']:8.2f} {latency['max']:8.2f}"
-            print(f"{contender:>16} {numbers} {row['cpu']:7.1%} {latency['count']:7d}")
-            for stage, part in row["stages_ms"].items():
-                print(f"{'':>16} {part['p50']:8.2f} {part['p99']:8.2f} {part['max']:8.2f}  of it: {stage}")
-            if "filter_delay_ms" in row:
-                print(
-                    f"{'':>16} signal delay, apart: filters {row['filter_delay_ms']:.1f} ms at 10 Hz; a window is "
-                    f"complete {row['window_complete_ms']:.1f} ms after its end (resampler); {row['lost']} samples lost"
-                )
-    print()
-    for target, figure, met in results["targets"]:
-        print(f"{'met' if met else 'MISSED' if met is False else '-':>8}  {target}: {figure}")
+        cells = [row[key] for key in keys]
+        shown = [f"{cell:.2f}" if isinstance(cell, float) else "-" if cell is None else str(cell) for cell in cells]
+        print(f"{contender:>16} " + " ".join(f"{cell:>12}" for cell in shown) + f"  {row['told'][:60]}")
 
 
 def main():
@@ -396,9 +741,12 @@ def main():
         "--seconds", type=float, default=30.0, help="measured for each contender in all rounds together"
     )
     parser.add_argument("--rounds", type=int, default=3, help="the contenders in turn, so often; medians are reported")
+    parser.add_argument("--outage", type=float, default=10.0, help="seconds between the kill and the restart")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be given more than once")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--feed", nargs=3, metavar=("NAME", "RATE", "CHANNELS"), help=argparse.SUPPRESS)
     parser.add_argument("--contend", nargs=4, metavar=("WHO", "NAME", "RATE", "CHANNELS"), help=argparse.SUPPRESS)
+    parser.add_argument("--watch", nargs=2, metavar=("WHO", "NAME"), help=argparse.SUPPRESS)
     wanted = parser.parse_args()
     os.environ.setdefault("LSLAPICFG", str(Path(__file__).resolve().parents[2] / "devices" / "loopback.cfg"))
     if wanted.feed:
@@ -406,15 +754,20 @@ def main():
     elif wanted.contend:
         who, name, rate, channels = wanted.contend
         print(json.dumps(contend(who, name, int(rate), int(channels), wanted.seconds)))
+    elif wanted.watch:
+        who, name = wanted.watch
+        print(json.dumps(WATCHERS[who.partition(" ")[0]](name)))
     else:
-        results = {
-            "machine": machine(),
-            "seconds": wanted.seconds,
-            "rounds": wanted.rounds,
-            "ring_us": ring_writes(),
-            "live": {},
-        }
-        for rate, channels in LOADS:
+        parts = wanted.only or PARTS
+        results = {"machine": machine(), "seconds": wanted.seconds, "rounds": wanted.rounds}
+        if "outage" in parts:
+            results["outage_seconds"] = wanted.outage
+            results["outage"] = {who: survive(who, wanted.outage) for who in SURVIVORS}
+        if "ring" in parts:
+            results["ring_us"] = ring_writes()
+        if "latency" in parts:
+            results["live"] = {}
+        for rate, channels in LOADS if "latency" in parts else ():
             # In turn, because the speed of a machine drifts.
             turns = [
                 {who: measure(who, rate, channels, wanted.seconds / wanted.rounds) for who in CONTENDERS}
