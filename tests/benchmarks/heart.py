@@ -1,0 +1,479 @@
+"""Heart on real recordings, beside its peers on the same samples:
+
+``python tests/benchmarks/heart.py [--mitdb FILE.npz] [--ludb FILE.npz] [--data FOLDER] [--only PART,...] [--json OUT]``
+
+1. ``mitdb``: R peaks, after EC57: 150 ms, the first five minutes are left out, gross over all beats, with and without
+   the paced records 102, 107 and 217. Tuned on every second record of the sorted list (the first, third, ...): that
+   half and the other are told apart. The same records upside down. The error of the peak is its distance from the
+   annotation; MAD is the median over records of the median absolute deviation. Latency is from the peak to the sample
+   with which a beat is given out, at once for the peers, which see the whole recording.
+2. ``noise``: NSTDB 118 at 24, 12, 6 and 0 dB, of which HeartPy keeps two minutes each, 40 s to 96 s of them before
+   the noise begins; annotations are those of mitdb 118, whose place was found by correlation.
+3. ``strap``: a Polar H10 with frequent extrasystoles, its own RR intervals and heart rate. RMSSD with every interval,
+   and as it is; on mitdb records with extrasystoles RMSSD against that between the annotated normal beats.
+4. ``rest``: HRV of NeuroKit's resting recordings, ours and NeuroKit's functions on the same intervals, and on their
+   own.
+5. ``cost``: microseconds for a sample at 130, 250 and 500 Hz in chunks of 16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from scipy import interpolate, signal
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from realtime.beats import BeatDetector  # noqa: E402
+from realtime.hrv import NORMAL, Variability, lomb  # noqa: E402
+
+WINDOW = 0.15
+LEARNING = 300.0
+PACED = ("102", "107", "217")
+NOISY_FROM = 540.0
+"""Seconds of the record from which the noise of the stress test is in the excerpts."""
+EXCERPTS = {"24": 160000 / 360, "12": 500.0, "06": 500.0, "00": 500.0}
+
+
+def match(truth, found, window=WINDOW):
+    """(pairs of indices (m, 2), missed, extra): each annotation with the nearest free detection within ``window``."""
+    free = np.ones(len(found), bool)
+    pairs = []
+    for i, moment in enumerate(truth):
+        low, high = np.searchsorted(found, [moment - window, moment + window], side="left")
+        near = [k for k in range(low, min(high + 1, len(found))) if free[k] and abs(found[k] - moment) <= window]
+        if near:
+            best = min(near, key=lambda k: abs(found[k] - moment))
+            free[best] = False
+            pairs.append((i, best))
+    return np.array(pairs, int).reshape(-1, 2), len(truth) - len(pairs), int(free.sum())
+
+
+def ours(samples, rate):
+    detector = BeatDetector(rate)
+    return detector.push(np.arange(len(samples)) / rate, samples) + detector.finish()
+
+
+def peers():
+    """Detectors by name: (samples uV, rate) -> times."""
+    found = {}
+    try:
+        import neurokit2 as nk
+
+        def neurokit(method):
+            def detect(samples, rate):
+                clean = nk.ecg_clean(samples, sampling_rate=int(rate), method=method)
+                return nk.ecg_peaks(clean, sampling_rate=int(rate), method=method)[1]["ECG_R_Peaks"] / rate
+
+            return detect
+
+        found["neurokit"] = neurokit("neurokit")
+        found["pan-tompkins"] = neurokit("pantompkins1985")
+    except ImportError:
+        print("neurokit2 is not installed")
+    try:
+        from wfdb import processing
+
+        def xqrs(samples, rate):
+            detector = processing.XQRS(sig=samples / 1000, fs=rate)
+            detector.detect(verbose=False)
+            return np.asarray(detector.qrs_inds) / rate
+
+        found["xqrs"] = xqrs
+    except ImportError:
+        print("wfdb is not installed")
+    return found
+
+
+def score(truth, found, start, stop):
+    """Counts and errors of the beats from ``start`` to ``stop``; a match may lie beyond either."""
+    truth = truth[(truth >= start) & (truth < stop)]
+    found = np.sort(np.asarray(found, float))
+    found = found[(found >= start - WINDOW) & (found < stop + WINDOW)]
+    pairs, missed, _ = match(truth, found)
+    taken = np.zeros(len(found), bool)
+    taken[pairs[:, 1]] = True
+    extra = int(np.count_nonzero(~taken & (found >= start) & (found < stop)))
+    errors = 1000 * (found[pairs[:, 1]] - truth[pairs[:, 0]])
+    return {
+        "beats": len(truth),
+        "missed": missed,
+        "extra": extra,
+        "bias_ms": float(np.median(errors)) if len(errors) else float("nan"),
+        "mad_ms": float(np.median(np.abs(errors - np.median(errors)))) if len(errors) else float("nan"),
+    }
+
+
+def gross(scores):
+    """Sensitivity and positive predictivity, %, over all beats of several scores."""
+    hit = sum(one["beats"] - one["missed"] for one in scores)
+    missed, extra = sum(one["missed"] for one in scores), sum(one["extra"] for one in scores)
+    return 100 * hit / max(1, hit + missed), 100 * hit / max(1, hit + extra)
+
+
+def mitdb(file, others):
+    names = sorted(key.removesuffix("_uV") for key in file.files if key.endswith("_uV") and key != "scale_uV")
+    rate, scale = float(file["fs"]), float(file["scale_uV"])
+    detectors = {"insula": lambda samples, rate: [beat.time for beat in ours(samples, rate)], **others}
+    scores = {name: {} for name in [*detectors, "insula, upside down"]}
+    delays, late, total = [], 0, 0
+    for record in names:
+        samples, truth = file[f"{record}_uV"] * scale, file[f"{record}_beat_s"].astype(float)
+        stop = len(samples) / rate
+        for name, detect in detectors.items():
+            scores[name][record] = score(truth, detect(samples, rate), LEARNING, stop)
+        scores["insula, upside down"][record] = score(truth, detectors["insula"](-samples, rate), LEARNING, stop)
+        beats = ours(samples, rate)
+        delays += [1000 * beat.delay for beat in beats]
+        late += sum(beat.late for beat in beats)
+        total += len(beats)
+    print(f"\nR peaks, {len(names)} records at {rate:g} Hz, lead as recorded; Se and +P in %, errors in ms")
+    print(f"{'record':>8}" + "".join(f"{name:>34}" for name in detectors))
+    for record in names:
+        row = f"{record:>7}{'p' if record in PACED else 't' if record in names[::2] else ' '}"
+        for name in detectors:
+            one = scores[name][record]
+            se, pp = gross([one])
+            row += f"{se:9.2f}{pp:7.2f} -{one['missed']:<4}+{one['extra']:<5}{one['mad_ms']:6.1f}"
+        print(row)
+    print("(p paced, t tuned on; Se, +P, -missed, +extra, MAD of the peak)")
+    groups = {
+        "all records": names,
+        "without paced": [name for name in names if name not in PACED],
+        "tuned half": names[::2],
+        "other half": names[1::2],
+        "other half, without paced": [name for name in names[1::2] if name not in PACED],
+    }
+    table = {}
+    print(f"\n{'gross':>26}" + "".join(f"{name:>22}" for name in scores))
+    for title, chosen in groups.items():
+        row = f"{title:>26}"
+        for name in scores:
+            se, pp = gross([scores[name][record] for record in chosen])
+            mad = float(np.nanmedian([scores[name][record]["mad_ms"] for record in chosen]))
+            table[f"{title} / {name}"] = {"Se": se, "+P": pp, "MAD_ms": mad}
+            row += f"{se:9.3f}{pp:8.3f}{mad:5.1f}"
+        print(row)
+    latency = {f"p{q}": float(np.percentile(delays, q)) for q in (50, 99, 100)}
+    print(
+        f"latency after the peak, ms: median {latency['p50']:.0f}, p99 {latency['p99']:.0f}, max {latency['p100']:.0f};"
+        f" {100 * late / total:.2f} % of the beats by looking back or while learning"
+    )
+    return {"records": scores, "gross": table, "latency_ms": latency, "late_share": late / total}
+
+
+def column(path):
+    with gzip.open(path, "rt") as lines:
+        return np.loadtxt(lines)
+
+
+def noise(folder, file, others):
+    if not (folder / "118e24.csv.gz").is_file():
+        return None
+    print("\nNSTDB 118: Se and +P in %, -missed +extra, in the part with noise (first 5 s of the excerpt left out)")
+    detectors = {"insula": lambda samples, rate: [beat.time for beat in ours(samples, rate)], **others}
+    print(f"{'dB':>6}{'beats':>7}" + "".join(f"{name:>28}" for name in detectors))
+    table = {}
+    for level, begin in EXCERPTS.items():
+        samples = 1000 * column(folder / f"118e{level}.csv.gz")
+        truth = file["118_beat_s"].astype(float) - begin
+        start = max(5.0, NOISY_FROM - begin)
+        row = ""
+        for name, detect in detectors.items():
+            one = score(truth, detect(samples, 360), start, 119.8)
+            se, pp = gross([one])
+            table[f"{int(level)} dB / {name}"] = {"Se": se, "+P": pp, **one}
+            row += f"{se:11.2f}{pp:8.2f} -{one['missed']:<3}+{one['extra']:<3}"
+        print(f"{int(level):>6}{one['beats']:>7}{row}")
+    return table
+
+
+def strap(path, file):
+    if not path.is_file():
+        return None
+    with gzip.open(path, "rt") as lines:
+        rows = np.genfromtxt(lines, delimiter=",", names=True)
+    times = rows["time"] / 1e9
+    times -= times[0]
+    theirs = rows["rr"][~np.isnan(rows["rr"])] / 1000
+    beats = ours(1000 * rows["ecg"], 130.0)
+    detector = BeatDetector(130.0)
+    beats = detector.push(times, 1000 * rows["ecg"]) + detector.finish()
+    moments = np.array([beat.time for beat in beats])
+    # The strap's RR intervals come without stamps, a few beats late: laid beside ours where they fit best.
+    their_beats = np.cumsum(theirs)
+    shifts = np.arange(-3.0, 6.0, 0.002)
+    misfit = [np.median(np.abs(_nearest(moments, their_beats + shift) - their_beats - shift)) for shift in shifts]
+    their_beats = their_beats + shifts[int(np.argmin(misfit))]
+    pairs, _, _ = match(their_beats, moments, 0.1)
+    following = np.flatnonzero((np.diff(pairs[:, 0]) == 1) & (np.diff(pairs[:, 1]) == 1))
+    difference = 1000 * (np.diff(moments)[pairs[following, 1]] - theirs[pairs[following, 0] + 1])
+    keeper, hr, agreed = Variability(600.0), [], []
+    given = 0
+    for now in range(15, int(times[-1]), 1):
+        count = sum(beat.time + beat.delay <= now for beat in beats[given : given + 20])
+        keeper.push(beats[given : given + count])
+        given += count
+        mine = keeper.measure("HR", float(now)).value
+        newest = moments[given - 1]
+        inside = np.minimum(their_beats, newest + 0.05) - np.maximum(their_beats - theirs, now - 10)
+        inside = np.where(their_beats <= newest + 0.05, np.clip(inside, 0, None), 0)
+        hr.append(mine - 60 * np.sum(inside / theirs) / inside.sum() if inside.sum() > 5 else np.nan)
+        # Where only one of the two has a beat the other's rate differs by six: told apart.
+        alone = [*moments[sorted(set(range(len(moments))) - set(pairs[:, 1]))]]
+        alone += [*their_beats[sorted(set(range(len(their_beats))) - set(pairs[:, 0]))]]
+        agreed.append(not any(now - 11.5 < moment < now for moment in alone))
+    hr, agreed = np.array(hr), np.array(agreed)
+    agreed &= ~np.isnan(hr)
+    asked, within = np.count_nonzero(~np.isnan(hr)), np.count_nonzero(np.abs(hr) <= 2)
+    every = 1000 * np.diff(moments)
+    whole = Variability(600.0)
+    whole.push(beats)
+    kept = whole.measure("RMSSD", float(times[-1]), 600.0)
+    table = {
+        "beats": len(beats),
+        "strap_beats": len(theirs),
+        "RR_median_abs_ms": float(np.median(np.abs(difference))),
+        "RR_p95_abs_ms": float(np.percentile(np.abs(difference), 95)),
+        "RR_compared": len(difference),
+        "HR_10s_within_2bpm": within / asked,
+        "HR_windows": int(asked),
+        "HR_10s_within_2bpm_same_beats": float(np.mean(np.abs(hr[agreed]) <= 2)),
+        "HR_windows_same_beats": int(agreed.sum()),
+        "beats_of_the_strap_that_are_not_ours": len(theirs) - len(pairs),
+        "beats_of_ours_that_are_not_the_straps": len(beats) - len(pairs),
+        "RMSSD_every_interval": float(np.sqrt(np.mean(np.diff(every) ** 2))),
+        "RMSSD": kept.value,
+        "corrected": kept.corrected,
+    }
+    print(
+        f"\nPolar H10: {len(beats)} beats, the strap {len(theirs)}; RR against the strap's: median"
+        f" {table['RR_median_abs_ms']:.1f} ms, p95 {table['RR_p95_abs_ms']:.1f} ms of {len(difference)};"
+        f" HR of 10 s within 2 bpm of the strap's RR in {100 * within / asked:.1f} % of {asked} windows,"
+        f" in {100 * table['HR_10s_within_2bpm_same_beats']:.1f} % of the {agreed.sum()} where both have the same beats"
+        f" (of the strap's {len(theirs) - len(pairs)} are not ours, of ours {len(beats) - len(pairs)} not the strap's);"
+        f" RMSSD of every interval {table['RMSSD_every_interval']:.0f} ms, of normal ones {kept.value:.1f} ms"
+        f" ({100 * kept.corrected:.0f} % of the beats left out)"
+    )
+    if file is None:
+        return table
+    print("RMSSD over 60 s against that between annotated normal beats; median, p10 and p90 of the ratio")
+    titles = "".join(f"{title:>9}" for title in ("withheld", "ours", "p10", "p90", "every", "left out", "ectopic"))
+    print(f"{'record':>8}{'windows':>9}{titles}")
+    for record in ("100", "106", "119", "202", "208", "233", "116", "201", "213", "223"):
+        if f"{record}_uV" not in file.files:
+            continue
+        samples = file[f"{record}_uV"] * float(file["scale_uV"])
+        beats = ours(samples, 130.0)
+        truth, symbols = file[f"{record}_beat_s"].astype(float), file[f"{record}_sym"]
+        keeper, given, ratios = Variability(), 0, []
+        for now in range(300, int(len(samples) / 130), 30):
+            count = given
+            while count < len(beats) and beats[count].time + beats[count].delay <= now:
+                count += 1
+            keeper.push(beats[given:count])
+            given = count
+            measure = keeper.measure("RMSSD", float(now))
+            inside = (truth > now - 60) & (truth <= now)
+            normal = np.isin(symbols[inside], ["N", "L", "R", "/"])
+            rr = 1000 * np.diff(truth[inside])
+            usable = normal[1:] & normal[:-1]
+            changes = np.diff(rr)[usable[1:] & usable[:-1]]
+            if len(changes) >= 10:
+                real = np.sqrt(np.mean(changes**2))
+                ratios.append(
+                    (
+                        measure.value / real,
+                        np.sqrt(np.mean(np.diff(rr) ** 2)) / real,
+                        measure.corrected,
+                        1 - normal.mean(),
+                    )
+                )
+        ratios = np.array(ratios)
+        valid = ratios[~np.isnan(ratios[:, 0])]
+        low, middle, high = np.percentile(valid[:, 0], [10, 50, 90])
+        table[f"RMSSD {record}"] = {
+            "median_ratio": middle,
+            "p10": low,
+            "p90": high,
+            "every": float(np.median(valid[:, 1])),
+        }
+        print(
+            f"{record:>8}{len(ratios):>9}{len(ratios) - len(valid):>9}{middle:9.2f}{low:9.2f}{high:9.2f}"
+            f"{np.median(valid[:, 1]):9.2f}{100 * ratios[:, 2].mean():8.1f}%{100 * ratios[:, 3].mean():8.1f}%"
+        )
+    return table
+
+
+def _nearest(values, wanted):
+    at = np.clip(np.searchsorted(values, wanted), 1, len(values) - 1)
+    return np.where(np.abs(values[at] - wanted) < np.abs(values[at - 1] - wanted), values[at], values[at - 1])
+
+
+def resting(folder):
+    """ECG (n,) in uV and breathing (n,) at 100 Hz, by name."""
+    found = {}
+    for name in ("bio_resting_5min_100hz", "bio_resting_8min_100hz"):
+        path = folder / f"{name}.csv.gz"
+        if path.is_file():
+            with gzip.open(path, "rt") as lines:
+                header = lines.readline().strip().split(",")
+                rows = np.loadtxt(lines, delimiter=",")
+            found[name] = 1000 * rows[:, header.index("ECG")], rows[:, header.index("RSP")]
+    return found
+
+
+def rest(folder):
+    try:
+        import neurokit2 as nk
+    except ImportError:
+        return None
+    table = {}
+    for name, (samples, _) in resting(folder).items():
+        seconds = len(samples) / 100
+        beats = ours(samples, 100.0)
+        keeper = Variability(seconds)
+        keeper.push(beats)
+        ends, lengths, kinds = keeper.intervals()
+        mine = {key: keeper.measure(key, seconds, seconds).value for key in ("RMSSD", "SDNN", "pNN50", "SD1", "SD2")}
+        same = {"RRI": 1000 * lengths, "RRI_Time": ends}
+        peaks = nk.ecg_peaks(nk.ecg_clean(samples, sampling_rate=100), sampling_rate=100)[1]["ECG_R_Peaks"]
+        fine = nk.ecg_clean(
+            nk.signal_resample(samples, sampling_rate=100, desired_sampling_rate=1000), sampling_rate=1000
+        )
+        fine = nk.ecg_peaks(fine, sampling_rate=1000)[1]["ECG_R_Peaks"]
+        odd = np.count_nonzero(kinds != NORMAL)
+        print(f"\n{name}: {len(beats)} beats, NeuroKit {len(peaks)}; intervals not normal: {odd}")
+        print(f"{'':>8}{'insula':>10}{'nk, same RR':>14}{'nk, its own, 1 kHz':>20}{'its own, 100 Hz':>18}")
+        results = []
+        for given, rate in ((same, 1000), (fine, 1000), (peaks, 100)):
+            both = nk.hrv_time(given, sampling_rate=rate).iloc[0].to_dict()
+            both |= nk.hrv_nonlinear(given, sampling_rate=rate).iloc[0].to_dict()
+            results.append({key: float(both[f"HRV_{key}"]) for key in mine})
+        for key, value in mine.items():
+            cells = "".join(f"{one[key]:10.2f} {100 * (value / one[key] - 1):+6.2f}%" for one in results)
+            print(f"{key:>8}{value:10.2f}{cells}")
+            table[f"{name} {key}"] = {
+                "insula": value,
+                **dict(zip(("same", "own_1khz", "own_100hz"), (one[key] for one in results), strict=True)),
+            }
+        normal = kinds == NORMAL
+        at, nn = ends[normal], 1000 * lengths[normal]
+        for title, band in (("LF", (0.04, 0.15)), ("HF", (0.15, 0.4))):
+            span = at[-1] - at[0]
+            detrended = nn - np.polyval(np.polyfit(at, nn, 1), at)
+            even = np.arange(at[0], at[-1], 0.25)
+            f, p = signal.periodogram(interpolate.interp1d(at, detrended, "cubic")(even), 4.0, nfft=4 * len(even))
+            welch = float(np.sum(p[(f >= band[0]) & (f < band[1])]) * (f[1] - f[0]))
+            other = float("nan")
+            if importlib.util.find_spec("astropy"):
+                low, high = band
+                psd = nk.signal_psd(
+                    detrended,
+                    sampling_rate=1000,
+                    method="lomb",
+                    t=at,
+                    min_frequency=low,
+                    max_frequency=high,
+                    normalize=False,
+                )
+                other = float(np.trapezoid(psd["Power"], psd["Frequency"]))
+            value = lomb(at, nn, band)
+            print(
+                f"{title:>8}{value:10.1f} ms² (Lomb), {welch:.1f} of the series resampled at 4 Hz (cubic, periodogram),"
+                f" {other:.4g} NeuroKit's Lomb (needs astropy, in another scale); {span:.0f} s"
+            )
+            table[f"{name} {title}"] = {"lomb": value, "resampled": welch, "neurokit_lomb": other}
+    return table
+
+
+def cost():
+    table = {}
+    print("\ncost in chunks of 16 samples")
+    for rate in (130.0, 250.0, 500.0):
+        n = int(120 * rate)
+        times = np.arange(n) / rate
+        samples = 1000 * np.exp(-0.5 * (((times % 0.8) - 0.4) / 0.012) ** 2) + np.random.default_rng(0).standard_normal(
+            n
+        )
+        detector = BeatDetector(rate)
+        spent = []
+        for low in range(0, n, 16):
+            begin = time.perf_counter()
+            detector.push(times[low : low + 16], samples[low : low + 16])
+            spent.append(time.perf_counter() - begin)
+        share = sum(spent) / 120
+        table[f"{rate:g} Hz"] = {"us_per_sample": 1e6 * sum(spent) / n, "share_of_core": share}
+        print(f"{rate:6g} Hz: {1e6 * sum(spent) / n:6.2f} us a sample, {100 * share:.3f} % of a core")
+    keeper = Variability()
+    keeper.push(ours(samples, rate))
+    begin = time.perf_counter()
+    for _ in range(20):
+        keeper._solved = None
+        keeper.measures(110.0)
+    print(
+        f"all figures of variability: {1000 * (time.perf_counter() - begin) / 20:.2f} ms each time they are asked for"
+    )
+    return table
+
+
+def machine():
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    versions = {}
+    for name in ("numpy", "scipy", "numba", "neurokit2", "wfdb"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "load": load, "python": platform.python_version(), **versions}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = Path(os.environ.get("INSULA_DATA", ROOT.parent / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=data, help="folder of the recordings")
+    parser.add_argument("--mitdb", type=Path, help="<record>_uV, _beat_s, _sym and fs, scale_uV")
+    parser.add_argument("--ludb", type=Path)
+    parser.add_argument("--only", default="mitdb,noise,strap,rest,cost")
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    about = machine()
+    print("  ".join(f"{key} {value}" for key, value in about.items()))
+    path = options.mitdb or options.data / "mitdb" / "mitdb_36_records_130hz_int16_5uV.npz"
+    file = np.load(path, allow_pickle=False) if path.is_file() else None
+    others = {} if options.no_peers else peers()
+    parts, results = options.only.split(","), {"machine": about}
+    if "mitdb" in parts and file is not None:
+        results["mitdb"] = mitdb(file, others)
+    if "noise" in parts and file is not None:
+        results["noise"] = noise(options.data / "heartpy_ecg", file, others)
+    if "strap" in parts:
+        results["strap"] = strap(options.data / "polar_h10_detectpvc" / "polar_h10.csv.gz", file)
+    if "rest" in parts:
+        results["rest"] = rest(options.data / "neurokit")
+    if "cost" in parts:
+        results["cost"] = cost()
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
