@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,10 @@ class WindowSpec:
     """Windows end at whole multiples of this on the session clock."""
 
 
+BAD_SCORE = 0.5
+"""A channel whose score is below it is bad: it does not count, unless a bundle's gate says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How good one channel was over one window."""
@@ -52,7 +56,14 @@ class Verdict:
     score: float
     """0 (bad) to 1 (good)."""
     reason: str = ""
-    """In words, "" when nothing is wrong: "flat", "railed", "amplitude 812 uV", "31 % missing"."""
+    """In words, "" when nothing is wrong: "flat", "railed", "amplitude 812 uV", "50 Hz is 61 % of power"."""
+
+    @property
+    def level(self) -> Literal["good", "doubtful", "bad"]:
+        """Doubtful: it counts, and what is wrong with it is said."""
+        if not self.score >= BAD_SCORE:
+            return "bad"
+        return "doubtful" if self.reason else "good"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -142,7 +142,7 @@ def cache_key(spec: WindowSpec, gate: Gate, digest: str) -> str:
     text = repr((spec, gate, digest, REST_SECONDS, TRAIN_EVERY, SCORE_EVERY))
     found = hashlib.sha256(text.encode())
     folder = Path(realtime.__path__[0])
-    for name in ("windows", "filters", "resample", "intake", "quality", "ring", "sources"):
+    for name in ("windows", "filters", "resample", "intake", "quality", "unfiltered", "ring", "sources"):
         found.update((folder / f"{name}.py").read_bytes())
     found.update((Path(devices.__path__[0]) / "api.py").read_bytes())
     found.update(Path(__file__).read_bytes())

@@ -22,6 +22,7 @@ from realtime.quality import assess
 from realtime.resample import NEVER, Resampler
 from realtime.ring import Ring
 from realtime.sources import Picked, choose
+from realtime.unfiltered import Unfiltered
 
 BATCH = 4096
 """Samples taken at a time; a longer chunk goes through in pieces."""
@@ -189,9 +190,12 @@ class Windower:
             absent = np.ones(len(one.channels), np.bool_)
             if one.kind in self._lanes:
                 self._lanes[one.kind].cut(first, end, values, flags, absent)
+                raw = self._lanes[one.kind].raw_seconds(k * self.spec.hop - self.spec.seconds, k * self.spec.hop)
+            else:
+                raw = None
             signals[one.kind] = values
             present[one.kind] = int(np.count_nonzero((flags & (MISSING | SETTLING)) == 0)) / max(1, flags.size)
-            quality[one.kind] = assess(one, values, flags, absent)
+            quality[one.kind] = assess(one, values, flags, absent, rate=self.spec.rate, raw=raw)
         return Window(k * self.spec.hop, self.spec.seconds, signals, present, quality)
 
 
@@ -234,6 +238,7 @@ class _Lane:
         self.resampler = Resampler(
             picked.rate, spec.rate, width, passband=one.band[1], run=self._pick.run_length, batch=BATCH
         )
+        self._unfiltered = Unfiltered(picked.rate, width, self.filter.sos)
         self._lead = round(LEAD * spec.rate)
         room = round((spec.seconds + spec.hop + 2 * grace + 5.0) * spec.rate)
         self._at = Ring(room, 1, np.int64)
@@ -251,6 +256,7 @@ class _Lane:
     ) -> None:
         """Samples that were let in; grid points from ``floor`` on are still wanted."""
         samples, flags = self._pick.run(raw, keep, marks)
+        self._unfiltered.take(times, samples, flags)
         self.filter.run(samples, flags, marks)
         taken = 0
         while taken < len(times):
@@ -299,9 +305,17 @@ class _Lane:
         _place(at, first, self._places, self._values.view(low, high), self._flags.view(low, high), values, flags)
         absent[self._places] = False
 
+    def raw_seconds(self, start: float, stop: float) -> NDArray[np.float64]:
+        """Figures (seconds, channels of the spec, columns) of the signal before the filter, NaN where absent."""
+        measured = self._unfiltered.over(start, stop)
+        figures = np.full((len(measured), len(self.picked.columns), measured.shape[2]), np.nan)
+        figures[:, self._places] = measured
+        return figures
+
     def reset(self) -> None:
         self._pick.reset()
         self.filter.reset()
+        self._unfiltered.reset()
         self.resampler.reset()
         for ring in (self._at, self._values, self._flags):
             ring.clear()
