@@ -121,16 +121,13 @@ def discover(seconds: float, *, radio: Radio | None = None) -> list[Found]:
         seen = thread.run(_scan(radio or Radio(), seconds, seconds, _is_strap), "polar", seconds + 30.0)
     finally:
         thread.stop()
-    return [
-        Found(f"polar:{_clean(strap.name or strap.address)}", f"{_clean(strap.name or 'unnamed')}, {strap.address}")
-        for strap in seen
-    ]
+    return [Found(f"polar:{_call(strap)}", f"{_clean(strap.name or 'unnamed')}, {strap.address}") for strap in seen]
 
 
 def connect(rest: str, *, radio: Radio | None = None, clock: Callable[[], float] = lsl_clock) -> PolarDevice:
     """The strap that ``rest`` names, found but not yet connected. ``clock`` is the session's. Raises DeviceError."""
-    address = f"polar:{rest}"
-    wanted, delay, delay_sd = _parse(rest)
+    address = f"polar:{_clean(rest)}" if rest.strip() else "polar"
+    wanted, delay, delay_sd = _parse(rest, address)
     radio = radio or Radio()
     thread = _Loop(address)
     try:
@@ -167,14 +164,14 @@ class PolarDevice:
         delay_sd: float,
     ) -> None:
         name = _clean(strap.name or strap.address)
-        self._address = address if address != "polar:" else f"polar:{name}"
+        self._address = address if address != "polar" else f"polar:{name}"
         self._strap = strap
         self._thread = thread
         self._radio = radio
         self._now = clock
         self._delay, self._delay_sd = delay, delay_sd
         plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:40]
-        source = f"polar:{name}"
+        source = f"polar:{_call(strap)}"
         if delay or delay_sd:
             source += f"?delay={delay:g}&delay_sd={delay_sd:g}"
         self._ecg = StreamInfo(
@@ -232,7 +229,9 @@ class PolarDevice:
         self._kept = self._thread.submit(self._keep())
         radio = self._radio
         try:
-            self._opened.result(OPENINGS * (radio.connect + 8 * radio.answer) + sum(radio.pauses[:OPENINGS]))
+            self._opened.result(
+                OPENINGS * (radio.connect + 8 * radio.answer + radio.scan) + sum(radio.pauses[:OPENINGS])
+            )
         except BaseException as error:
             self.__exit__()
             if isinstance(error, TimeoutError):
@@ -285,11 +284,11 @@ class PolarDevice:
                         return
                 now = self._now()
                 if self._streaming:
+                    self._give_all(self._order.flush())
                     self._streaming = False
                     attempt = 0
-                    self._away_since = now if math.isnan(self._given_at) else self._given_at
+                    self._away_since = self._given_at
                     self._say(f"strap lost: {why}", now)
-                    self._give_all(self._order.flush())
                 pause = self._radio.pauses[min(attempt, len(self._radio.pauses) - 1)]
                 attempt += 1
                 self._state = (
@@ -335,19 +334,24 @@ class PolarDevice:
 
     async def _describe(self, client: BleakClient) -> None:
         for name, characteristic in DESCRIPTION.items():
-            if client.services.get_characteristic(characteristic) is not None:
-                value = await self._in_time(client.read_gatt_char(characteristic), f"its {name}")
-                self._identity[name] = _clean(bytes(value).decode("utf-8", errors="replace").rstrip("\0"))
+            if value := await self._read(client, characteristic):
+                self._identity[name] = _clean(value.decode("utf-8", errors="replace").rstrip("\0"))
         await self._look_at_battery(client)
         if warning := firmware_warning(self._identity.get("firmware", ""), sys.platform):
             if not self._warning:
                 self._say(warning, self._now())
             self._warning = warning
 
+    async def _read(self, client: BleakClient, characteristic: str) -> bytes:
+        """What can be done without: b"" when the strap does not say. Whether it is there at all shows elsewhere."""
+        if client.services.get_characteristic(characteristic) is not None:
+            with contextlib.suppress(*FAULTS):
+                async with asyncio.timeout(self._radio.answer):
+                    return bytes(await client.read_gatt_char(characteristic))
+        return b""
+
     async def _look_at_battery(self, client: BleakClient) -> None:
-        if client.services.get_characteristic(BATTERY) is None:
-            return
-        value = await self._in_time(client.read_gatt_char(BATTERY), "its battery")
+        value = await self._read(client, BATTERY)
         if not value or value[0] > 100:
             return
         percent = value[0]
@@ -391,14 +395,7 @@ class PolarDevice:
 
     async def _ask(self, client: BleakClient, request: bytes, what: str, granted: tuple[int, ...] = (0,)) -> Answer:
         await self._in_time(client.write_gatt_char(CONTROL, request, response=True), what)
-        while True:
-            raw = await self._in_time(self._answers.get(), what)
-            try:
-                answer = parse_answer(raw)
-            except ValueError as error:
-                raise _LostError(str(error)) from error
-            if (answer.operation, answer.kind) == (request[0], request[1]):
-                break  # else it answers a question of a connection that broke
+        answer = await self._in_time(self._answer(request), what)
         if answer.status not in granted:
             asked = "was asked for" if request[0] == GET else "was asked"
             raise _RefusedError(
@@ -406,6 +403,15 @@ class PolarDevice:
                 "and phones that use it, take it off and on again."
             )
         return answer
+
+    async def _answer(self, request: bytes) -> Answer:
+        while True:
+            try:
+                answer = parse_answer(await self._answers.get())
+            except ValueError as error:
+                raise _LostError(str(error)) from error
+            if (answer.operation, answer.kind) == (request[0], request[1]):
+                return answer  # others are of a connection that broke
 
     async def _in_time(self, awaited: Coroutine[Any, Any, _T], what: str) -> _T:
         try:
@@ -453,7 +459,7 @@ class PolarDevice:
             if self._contact is not None or not beats.contact:
                 self._say("skin contact" if beats.contact else "no skin contact: wet the electrodes", arrival)
             self._contact = beats.contact
-        times = np.array([*rr_times(arrival, beats.rr_ms), arrival])
+        times = np.array([*rr_times(arrival, beats.rr_ms), arrival])  # of the intervals, and of the heart rate
         times = np.maximum.accumulate(np.maximum(times, self._last_beat))
         self._last_beat = float(times[-1])
         self._put(Events(self._rr.key, times, (*(f"rr {ms:.1f} ms" for ms in beats.rr_ms), f"hr {beats.bpm} bpm")))
@@ -498,6 +504,10 @@ class PolarDevice:
         if ordered.anew or (jumped and lost):
             # The strap's clock does not reach over the hole; the session's does, as exactly as a packet arrives.
             lost = max(round((float(times[0]) - self._given_at) * RATE) - 1, 0)
+        if (
+            times[0] <= self._given_at
+        ):  # the packets before came seconds late, as only this one tells: order comes first
+            times = np.maximum(times, self._given_at + np.arange(1, len(times) + 1) * 1e-6)
         if ordered.anew or jumped:
             self._say("the clock of the strap began anew" if ordered.anew else "a clock has jumped", float(times[0]))
         if self._away_since is not None:
@@ -644,23 +654,29 @@ def _is_strap(strap: BLEDevice) -> bool:
     return (strap.name or "").casefold().startswith("polar h")
 
 
+def _call(strap: BLEDevice) -> str:
+    """What finds the strap again: its name, its Bluetooth address where a name cannot stand in an address of ours."""
+    name = strap.name or ""
+    return name if name and name == _clean(name) and "?" not in name else strap.address
+
+
 def _clean(text: str, limit: int = 120) -> str:
     """Text from outside as one printable line."""
     return "".join(letter if letter.isprintable() else " " for letter in text[:limit]).strip()
 
 
-def _parse(rest: str) -> tuple[str, float, float]:
+def _parse(rest: str, address: str) -> tuple[str, float, float]:
     wanted, _, query = rest.partition("?")
     numbers = {"delay": 0.0, "delay_sd": 0.0}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in numbers:
             raise DeviceError(
-                f"polar:{rest}: no option is called {name!r}. There are {' and '.join(numbers)}, in seconds."
+                f"{address}: no option is called {name!r}. There are {' and '.join(numbers)}, in seconds."
             )
         try:
             numbers[name] = float(text)
         except ValueError:
             numbers[name] = math.nan
-        if not abs(numbers[name]) <= LONGEST_DELAY or (name == "delay_sd" and numbers[name] < 0):
-            raise DeviceError(f"polar:{rest}: {name} is {text!r}; it must be seconds, {LONGEST_DELAY:g} at most.")
+        if not 0.0 <= numbers[name] <= LONGEST_DELAY:
+            raise DeviceError(f"{address}: {name} is {text!r}; it must be seconds, from 0 to {LONGEST_DELAY:g}.")
     return wanted.strip(), numbers["delay"], numbers["delay_sd"]

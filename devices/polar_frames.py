@@ -308,6 +308,9 @@ class Order:
 
 
 def rr_times(arrival: float, rr_ms: Sequence[float]) -> list[float]:
-    """When the beats of one notification ended: the newest at its arrival, each older one an interval before."""
-    after = np.cumsum([0.0, *reversed(list(rr_ms)[1:])]) / 1000
-    return [float(arrival - passed) for passed in reversed(after)]
+    """When the beats of one notification (n,) ended: the newest at its arrival, each older one an interval before.
+
+    >>> rr_times(10.0, (800.0, 1000.0)), rr_times(10.0, ())
+    ([9.0, 10.0], [])
+    """
+    return [arrival - sum(rr_ms[beat + 1 :]) / 1000 for beat in range(len(rr_ms))]

@@ -277,6 +277,22 @@ def test_a_strap_that_comes_back_with_its_clock_at_2019_leaves_a_gap_as_long_as_
     assert "began anew" in worn.notices()
 
 
+def test_a_strap_lost_behind_a_hole_is_lost_once_and_back_once(worn):
+    for number in (0, 1, 3):
+        worn.at(1000.0 + number * 0.5615, Y2026 + number * PACKET, number)
+    worn.strap.drop()
+    worn.until(lambda: "strap lost" in worn.notices() and worn.strap.streaming)
+    assert "strap back" not in worn.notices()
+    for number in (20, 21):
+        worn.at(1000.0 + number * 0.5615, Y2026 + number * PACKET, number)
+    assert [notice.text.partition(":")[0] for notice in worn.of(Notice)] == [
+        "73 samples of ECG lost (0.56 s)",
+        "strap lost",
+        "strap back after 9.0 s, 1168 samples lost",
+    ]
+    assert len(worn.values()) + worn.lost() == 22 * 73
+
+
 def test_after_a_short_loss_with_the_clock_running_on_the_samples_lost_are_counted_exactly(worn):
     spacing = 73 / TRUE_RATE
     for number in range(60):
@@ -337,6 +353,41 @@ def test_no_strap_at_all_is_said_after_the_scan(air):
         polar.connect("1A2B", radio=Radio(client=air.client, scanner=air.scanner, scan=0.3))
 
 
+def test_without_a_name_no_strap_at_all_is_said_as_clearly(air):
+    with pytest.raises(DeviceError, match=r"^polar: no strap answered in 0\.3 s\. Wet the electrodes"):
+        polar.connect("", radio=Radio(client=air.client, scanner=air.scanner, scan=0.3))
+
+
+@pytest.mark.parametrize("name", ["Polar H10 what?", "Polar H10 1A\n2B"])
+def test_a_strap_with_an_odd_name_is_found_again_by_the_address_that_is_listed(air, name):
+    peer.Strap(air, name)
+    radio = Radio(client=air.client, scanner=air.scanner, scan=5.0, listen=0.2)
+    (found,) = polar.discover(0.4, radio=radio)
+    assert found.what.isprintable()
+    device = polar.connect(found.address.removeprefix("polar:"), radio=radio)
+    device.__exit__()
+    assert device.streams[0].source == found.address == "polar:24:AC:AC:01:02:03"
+
+
+def test_a_strap_that_never_answers_what_it_was_asked_is_given_up_in_words(air):
+    strap = peer.Strap(air)
+    strap.chatty = True
+    with pytest.raises(DeviceError, match=r"did not answer in 0\.5 s, asked for the ECG settings"):
+        Session(air, strap, answer=0.5).__enter__()
+
+
+def test_a_battery_that_cannot_be_read_costs_no_ecg(air):
+    strap = peer.Strap(air)
+    strap.shy = True
+    with Session(air, strap, battery=0.0) as session:
+        session.at(1001.0, Y2026, 0)
+        assert "battery" not in session.device.identity
+        session.until(lambda: strap.looked >= 3)
+        session.at(1002.0, Y2026 + PACKET, 1)
+        assert session.notices() == ""
+        assert len(strap.asked) == 2
+
+
 def test_a_strap_that_is_connected_but_silent_is_connected_anew(air):
     with Session(air, peer.Strap(air), first=2.0, silence=0.8) as session:
         session.until(lambda: len(session.strap.asked) >= 4)
@@ -391,6 +442,23 @@ def test_heart_rate_and_intervals_become_events(worn):
     assert "no skin contact" in worn.notices()
 
 
+def test_a_heart_rate_without_intervals_is_one_event_with_one_time(worn):
+    worn.strap.beat(bytes.fromhex("00 48"))
+    (event,) = worn.of(Events)
+    assert event.labels == ("hr 72 bpm",)
+    assert len(event.times) == 1
+
+
+def test_packets_of_a_link_that_stalled_at_the_beginning_are_stamped_in_order(worn):
+    true = 1000.0 + np.arange(1, 60) * 73 / TRUE_RATE
+    for number, moment in enumerate(true):
+        worn.at(max(moment, 1006.0 + number * 0.01), Y2026 + number * PACKET, number)
+    times = worn.times()
+    assert len(times) == 59 * 73
+    assert (np.diff(times) > 0).all()
+    assert times[-1] == pytest.approx(true[-1], abs=0.02)
+
+
 def test_the_delay_of_the_address_is_subtracted_and_its_uncertainty_said(air):
     strap = peer.Strap(air)
     with Session(air, strap, rest="1A2B3C12?delay=0.05&delay_sd=0.01") as session:
@@ -401,10 +469,13 @@ def test_the_delay_of_the_address_is_subtracted_and_its_uncertainty_said(air):
         assert session.device.streams[0].source.endswith("?delay=0.05&delay_sd=0.01")
 
 
-@pytest.mark.parametrize("rest", ["x?delay=much", "x?delay=nan", "x?delay=11", "x?delay_sd=-1", "x?latency=1"])
-def test_an_option_that_makes_no_sense_is_refused(rest):
-    with pytest.raises(DeviceError, match="seconds"):
+@pytest.mark.parametrize(
+    "rest", ["x?delay=much", "x?delay=nan", "x?delay=11", "x?delay=-1", "x?delay_sd=-1", "x?latency=1", "x\ny?lag=%0A"]
+)
+def test_an_option_that_makes_no_sense_is_refused_in_one_line(rest):
+    with pytest.raises(DeviceError, match=r"^polar:x.*seconds.*$") as error:
         polar.connect(rest)
+    assert "\n" not in str(error.value)
 
 
 def test_of_two_straps_the_address_must_say_which(air):

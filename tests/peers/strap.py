@@ -18,7 +18,7 @@ from bleak.backends.client import BaseBleakClient
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.backends.service import BleakGATTService, BleakGATTServiceCollection
 from bleak.exc import BleakError
-from bumble.att import ATT_Error
+from bumble.att import ATT_Error, ErrorCode
 from bumble.controller import Controller
 from bumble.core import AdvertisingData, InvalidStateError, ProtocolError
 from bumble.device import Device, Peer
@@ -104,6 +104,12 @@ class Strap:
         """Status codes to answer next, by operation; then all is granted."""
         self.deaf = False
         """Answers no question of the control point."""
+        self.chatty = False
+        """Instead of an answer, answers something else again and again."""
+        self.shy = False
+        """Does not let its battery be read."""
+        self.looked = 0
+        """How often its battery was asked for."""
         self.heavy = False
         """Lets nobody connect."""
         self.echoes = False
@@ -141,7 +147,7 @@ class Strap:
                         "2A19",
                         P.READ,
                         Characteristic.READABLE,
-                        CharacteristicValue(read=lambda _: bytes([self.battery])),
+                        CharacteristicValue(read=lambda _: self._on_battery()),
                     )
                 ],
             ),
@@ -174,8 +180,22 @@ class Strap:
         if self.on:
             self._task = asyncio.ensure_future(self._advertise())
 
+    def _on_battery(self) -> bytes:
+        self.looked += 1
+        if self.shy:
+            raise ATT_Error(ErrorCode.READ_NOT_PERMITTED)
+        return bytes([self.battery])
+
+    async def _chat(self, connection: Any) -> None:
+        while self.connection is not None:
+            await self.device.gatt_server.indicate_subscriber(connection, self.control, bytes([0xF0, 9, 0, 0]))
+            await asyncio.sleep(0.05)
+
     async def _on_control(self, connection: Any, request: bytes) -> None:
         self.asked.append(bytes(request))
+        if self.chatty:
+            self._answer = asyncio.ensure_future(self._chat(connection))
+            return
         if self.deaf:
             return
         operation, kind = request[0], request[1]
