@@ -144,6 +144,7 @@ class XdfFile:
         self._offset_ids: array[int] = array("I")
         self._offset_pairs: array[float] = array("d")
         self._touched = self._reached = 0
+        self._drop_at = BLOCK
         self._footer_counts: dict[int, int] = {}
         self._lines: dict[int, list[tuple[int, Line]]] = {}
         self._limits: dict[int, int] = {}
@@ -209,6 +210,9 @@ class XdfFile:
             at = self._run(at)
             if at == size:
                 break
+            if at > self._drop_at:
+                self._drop()
+                self._drop_at = at + BLOCK
             end = at
             try:
                 try:
@@ -275,7 +279,7 @@ class XdfFile:
         """Index samples of numbers with all their stamps from byte ``at`` on, and return the byte of anything else."""
         m, units, size = self._map, self._units, len(self._map)
         ids, begins, counts = self._row_ids.append, self._row_at.append, self._row_n.append
-        last, drop, seen = size - _LONG.size, at + BLOCK, self._seen
+        last, drop, seen = size - _LONG.size, self._drop_at, self._seen
         while at <= last:
             head = m[at : at + _LONG.size]
             known = seen.get(head)  # most chunks begin as another has begun
@@ -309,7 +313,7 @@ class XdfFile:
             at = end
             if at > drop:
                 self._drop()
-                drop = at + BLOCK
+                drop = self._drop_at = at + BLOCK
         return at
 
     def _drop(self) -> None:
