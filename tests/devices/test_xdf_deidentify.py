@@ -346,7 +346,7 @@ def test_real_recordings_lose_hosts_and_addresses_and_keep_every_sample(shared_d
                 assert ours[1].tolist() == theirs[1].tolist() or ours[1].tobytes() == theirs[1].tobytes()
                 assert stream.channels == after.streams[number].channels
                 for text in (stream.hostname, stream.source_id, child(stream, "uid")):
-                    assert len(text) < 4 or text.encode() not in content
+                    assert len(text.strip("0")) < 4 or text.encode() not in content
 
 
 def child(stream, name):
