@@ -12,7 +12,6 @@ import io
 import itertools
 import math
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from models.api import Estimate
     from models.bundle import Bundle
     from models.model import Model
-    from realtime.api import Health
+    from realtime.api import Health, Noted
     from realtime.outlet import AffectOutlet
     from realtime.record import Recorder, Study
     from realtime.remote import Server
@@ -363,6 +362,7 @@ def run_session(
             clock=lsl_clock,
             server=server,
             recorder=recorder_for(record, bundle, title, begun) if record is not None else None,
+            told=lambda noted: progress.tell(noted),
             linger=lambda: window is not None and window.open(),
         )
         describe_sources(session, console)
@@ -433,7 +433,6 @@ class Progress:
 
         self._console = console
         self._transport = transport if isinstance(transport, Transport) else None
-        self._alarms: set[str] = set()
         self._bar: Bar | None = None
         if self._transport is not None and headless:
             self._bar = Bar(
@@ -446,12 +445,9 @@ class Progress:
         if self._bar is not None and self._transport is not None:
             done, total = health.now - self._transport.start, self._transport.stop - self._transport.start
             self._bar.update(self._task, completed=done, at=f"{done:.0f} of {total:.0f} s")
-        # "silent for 3 s" and "silent for 4 s" are one alarm.
-        alarms = {re.sub(r"[\d.]+", "#", alarm): alarm for alarm in health.alarms}
-        for kind, alarm in alarms.items():
-            if kind not in self._alarms:
-                self._console.print(alarm, style="bold red")
-        self._alarms = set(alarms)
+
+    def tell(self, noted: Noted) -> None:
+        self._console.print(noted.text, style="bold red" if noted.alarm else "yellow")
 
     def say(self, estimate: Estimate) -> None:
         self._console.print(f"{estimate.t_end:12.1f} s  {words(estimate)}")

@@ -81,6 +81,8 @@ class Noted:
 
     time: float
     text: str
+    alarm: bool = False
+    """Whether it is an alarm that begins."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -171,6 +171,7 @@ class _History:
         self._ended: Ended | None = None
         self._traces: dict[str, deque[Traces]] = {}
         self._kept: deque[Marked | Estimated] = deque(maxlen=KEPT)
+        self._newest: Estimated | None = None
         self._notes: deque[Noted] = deque(maxlen=NOTES_KEPT)
 
     def add(self, update: Update) -> None:
@@ -191,11 +192,17 @@ class _History:
             case Cleared():
                 self._traces.clear()
                 self._kept.clear()
+                self._newest = None
                 self._notes.clear()
             case Noted():
                 self._notes.append(update)
-            case Marked() | Estimated():
+            case Marked():
                 self._kept.append(update)
+            case Estimated():
+                if self._newest:
+                    # Verdicts are most of an estimate's memory, and only the newest are ever shown.
+                    self._kept.append(Estimated(self._newest.estimate, {}))
+                self._newest = update
 
     def __iter__(self) -> Iterator[Update]:
         if self._hello:
@@ -203,6 +210,8 @@ class _History:
         for queue in self._traces.values():
             yield from queue
         yield from self._kept
+        if self._newest:
+            yield self._newest
         yield from self._notes
         if self._health:
             yield self._health

@@ -109,6 +109,7 @@ class Session:
 
     Without a model signals are shown and recorded and nothing is estimated.
     ``clock`` is the session clock of a live session; a replay, one device that is a `Transport`, has its own.
+    ``told`` hears of every alarm and notice, from one of the session's threads.
     While ``linger`` says so, a replay that has reached its end stays open, to be wound back.
     """
 
@@ -121,6 +122,7 @@ class Session:
         clock: Callable[[], float],
         server: Server | None = None,
         recorder: Callable[[Sequence[StreamInfo]], Recorder] | None = None,
+        told: Callable[[Noted], None] | None = None,
         linger: Callable[[], bool] = lambda: False,
     ) -> None:
         self._devices = devices
@@ -135,9 +137,11 @@ class Session:
         self._make_recorder = recorder
         self._follow: dict[str, Callable[[Estimate], None]] = {}
         self._linger = linger
+        self._told = told
         own = (KEYBOARD,) if self._live else ()
         streams, self._keys = _unique_keys(devices, {info.key for info in own})
         self.streams = streams + own
+        self._kinds = {info.key: info.kind for info in self.streams}
         self._windower = Windower(model.bundle.manifest.window if model else WindowSpec(inputs=()), self.streams)
         rates = {info.key: info.rate for info in self.streams if info.rate}
         self._inbox = Inbox(rates, waits=not self._live)
@@ -267,6 +271,11 @@ class Session:
                 due = now + REPORT
                 self._report(every)
 
+    def _note(self, noted: Noted) -> None:
+        self._publish(noted)
+        if self._told:
+            self._told(noted)
+
     def _put_notice(self, text: str) -> None:
         self._inbox.put(Notice("", self._now(), text))
 
@@ -277,7 +286,7 @@ class Session:
             if len(self._alarmed) < MOST_LISTED:
                 self._alarmed.append(change)
             self._entry(change)
-            self._publish(Noted(change.time, f"over: {change.text}" if change.over else change.text))
+            self._note(Noted(change.time, f"over: {change.text}" if change.over else change.text, not change.over))
         return bool(changes)
 
     def _report(self, every: Callable[[Health], None] | None) -> None:
@@ -421,15 +430,16 @@ class Session:
                 if len(item.times):
                     self._keep(item.stream, item)
                     self._meters[item.stream].take(item)
-                for moment, label in zip(item.times.tolist(), item.labels, strict=True):
-                    self._publish(Marked(moment, label, item.stream))
+                if self._kinds[item.stream] == "markers":  # a strap's RR intervals are no marks on the screen
+                    for moment, label in zip(item.times.tolist(), item.labels, strict=True):
+                        self._publish(Marked(moment, label, item.stream))
             case Clock() if item.stream in self._meters:
                 self._keep(item.stream, item)
                 self._meters[item.stream].take(item)
             case Notice(stream=stream, text=text):
                 item = Notice(stream, item.time if math.isfinite(item.time) else self._now(), one_line(text))
                 self._keep(stream, item)
-                self._publish(Noted(item.time, f"{stream}: {item.text}" if stream else item.text))
+                self._note(Noted(item.time, f"{stream}: {item.text}" if stream else item.text))
             case Tick():
                 self._tick(item)
             case Rewind():
