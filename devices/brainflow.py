@@ -224,11 +224,13 @@ class _Plan:
 
 
 def _plan(rest: str) -> _Plan:
+    if not rest.isprintable():
+        raise DeviceError(f"brainflow:{rest!r}: there are characters in it that cannot be printed; write it anew.")
     address = f"brainflow:{rest}"
     text, _, query = rest.partition("?")
     board_shim = _library()
     known = boards()
-    name = _board(text, address, known)
+    name = _board(text, address if rest else "brainflow", known)
     given = _query(query, address)
     fields = vars(board_shim.BrainFlowInputParams())
     unknown = [key for key in given if key not in fields and key not in OWN]
@@ -246,15 +248,16 @@ def _plan(rest: str) -> _Plan:
         if key == "master_board":
             master = _board(value, address, known)
             parameters[key] = known[master]
-        elif key == "ip_protocol" and not value.isdigit():
+        elif key == "ip_protocol" and _whole(value) is None:
             protocols = {one.name.lower(): int(one) for one in board_shim.IpProtocolTypes}
             if value.lower() not in protocols:
                 raise DeviceError(f"{address}: ip_protocol is {value!r}, it must be udp or tcp.")
             parameters[key] = protocols[value.lower()]
         elif key in fields and isinstance(fields[key], int):
-            if not value.isdigit() or int(value) > 2**31 - 1:
+            number = _whole(value)
+            if number is None:
                 raise DeviceError(f"{address}: {key} is {value!r}, it must be a whole number from 0.")
-            parameters[key] = int(value)
+            parameters[key] = number
         elif key in fields:
             parameters[key] = value
     presets = _presets(address, name, master, known[master], given)
@@ -287,6 +290,8 @@ def _presets(address: str, name: str, master: str, board: int, given: Mapping[st
     prefix = given.get("name", "brainflow")
     if not prefix.replace("-", "").replace("_", "").isalnum() or len(prefix) > 40:
         raise DeviceError(f"{address}: the name {prefix!r} must be of letters and digits, at most 40.")
+    if wanted and names[0] not in wanted and (misplaced := [key for key in ("ecg", "channels") if key in given]):
+        raise DeviceError(f"{address}: {misplaced[0]} is about the preset {names[0]}, which is not asked for.")
     presets: list[_Preset] = []
     taken: set[str] = set()
     for number, descriptor in there.items():
@@ -377,7 +382,7 @@ def _rename(address: str, given: Mapping[str, str], rows: dict[str, list[int]], 
         labels["eeg"] = names
     if "ecg" in given:
         eeg = rows.get("eeg", [])
-        picked = [int(one) - 1 if one.strip().isdigit() else -1 for one in given["ecg"].split(",")]
+        picked = [(_whole(one.strip()) or 0) - 1 for one in given["ecg"].split(",")]
         if not all(0 <= one < len(eeg) for one in picked) or len(set(picked)) < len(picked) or "ecg" in rows:
             raise DeviceError(
                 f"{address}: ecg is {given['ecg']!r}, it must be numbers of EEG channels from 1 to {len(eeg)}, "
@@ -395,6 +400,8 @@ def _lines(address: str, path: Path, descriptor: Mapping[str, Any]) -> int:
     """How many rows BrainFlow will play of a recording; says what is wrong with one that it cannot play."""
     height, stamp = int(descriptor["num_rows"]), int(descriptor["timestamp_channel"])
     good, wrong = 0, -1
+    if path.exists() and not path.is_file():  # a pipe, or a device, that may never end
+        raise DeviceError(f"{address}: {path.name} is no file.")
     try:
         with path.open("rb") as lines:
             while line := lines.readline(MAX_LINE):
@@ -424,6 +431,11 @@ def _number(text: bytes) -> float:
         return math.nan
 
 
+def _whole(text: str) -> int | None:
+    """A whole number that BrainFlow can take, None when it is none."""
+    return int(text) if text.isdecimal() and len(text) < 11 and int(text) < 2**31 else None
+
+
 def _delay(address: str, text: str) -> float:
     delay = _number(text.encode())
     if not 0 <= delay <= MAX_DELAY:
@@ -438,6 +450,8 @@ def _query(query: str, address: str) -> dict[str, str]:
         if not equals or key in given:
             raise DeviceError(f"{address}: {part!r} is not understood; write key=value, each once, joined by &.")
         given[key] = unquote(value)
+        if not given[key].isprintable():
+            raise DeviceError(f"{address}: there are characters in {key} that cannot be printed; write it anew.")
     return given
 
 
@@ -557,6 +571,7 @@ class BrainFlowDevice:
         self._wake = threading.Event()
         self._keeper: threading.Thread | None = None
         self._stop = False
+        self._failure: BaseException | None = None
         self._next_look = 0.0
         self._heard = 0.0
         self._since = 0.0
@@ -564,7 +579,7 @@ class BrainFlowDevice:
         self._spoken: list[Item] = []
         self._measured = self._noticed = -math.inf
         self._identity = {
-            "board": str(_descriptors(_library_id(plan.master))[0]["name"]),
+            "board": str(_descriptors(boards()[plan.master])[0]["name"]),
             "board_id": str(plan.board),
             "brainflow": importlib.metadata.version("brainflow"),
         } | {key: str(plan.parameters[key]) for key in ("serial_number", "mac_address") if key in plan.parameters}
@@ -615,10 +630,16 @@ class BrainFlowDevice:
         while True:
             time.sleep(max(min(self._next_look, until) - time.monotonic(), 0.0))
             self._next_look = time.monotonic() + POLL
-            with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if not self._lock.acquire(timeout=max(until - time.monotonic(), 0.0)):
+                return []  # BrainFlow takes its time to let go of a board
+            try:
                 items, self._spoken = self._spoken, []
                 if self._streaming:
                     items += self._take()
+            finally:
+                self._lock.release()
             if items or time.monotonic() >= until:
                 return items
 
@@ -668,11 +689,13 @@ class BrainFlowDevice:
                 times = np.maximum(times, preset.last + np.arange(1, count + 1) * 1e-6)
             preset.last = float(times[-1])
             preset.lost += run.lost
+            with np.errstate(over="ignore"):  # a recording may hold any number; nothing is printed of it
+                rows = run.rows.astype(np.float32)
             for source in preset.sources:
                 if run.lost and source.waiting:
                     items.append(_chunk(source))
                 source.lost += run.lost
-                source.waiting.append((times, run.rows[:, source.rows].astype(np.float32)))
+                source.waiting.append((times, rows[:, source.rows]))
             marked = np.flatnonzero(run.rows[:, preset.marker_row])
             if len(marked):
                 labels = tuple(f"{value:g}" for value in run.rows[marked, preset.marker_row])
@@ -726,10 +749,12 @@ class BrainFlowDevice:
                 self._board.prepare_session()
                 self._ask(board_shim)
                 self._board.start_stream(buffered)
-            except board_shim.BrainFlowError as error:
+            except BaseException as error:  # also Ctrl-C, which comes through when BrainFlow has done with opening
                 said = _said(before)
-                words = EXIT_CODES.get(int(error.exit_code), _clean(str(error)))
                 self._close()
+                if not isinstance(error, board_shim.BrainFlowError):
+                    raise
+                words = EXIT_CODES.get(int(error.exit_code), _clean(str(error)))
                 return words + (f" (BrainFlow: {said})" if said else "")
             finally:
                 board_shim.BoardShim.set_log_level(int(board_shim.LogLevels.LEVEL_OFF))
@@ -759,6 +784,12 @@ class BrainFlowDevice:
         self._board = None
 
     def _keep(self) -> None:
+        try:
+            self._watch()
+        except BaseException as error:  # noqa: BLE001  (handed to whoever reads)
+            self._failure = error
+
+    def _watch(self) -> None:
         attempts = 0
         heard_before = False
         while not self._stop:
@@ -803,10 +834,6 @@ class BrainFlowDevice:
         return attempts
 
 
-def _library_id(name: str) -> int:
-    return boards()[name]
-
-
 def _arrivals(stamps: NDArray[np.float64], earliest: float, now: float, offset: float) -> NDArray[np.float64]:
     """When rows arrived, session clock (n,): their Unix stamps, held between the look before and this one.
 
@@ -814,7 +841,7 @@ def _arrivals(stamps: NDArray[np.float64], earliest: float, now: float, offset: 
     time between two looks.
     """
     arrivals = stamps + offset
-    if not np.dot(arrivals, arrivals) < math.inf:
+    if not np.isfinite(arrivals).all():
         arrivals = np.nan_to_num(arrivals, nan=earliest)
     return np.maximum.accumulate(np.minimum(np.maximum(arrivals, earliest), now))
 

@@ -150,7 +150,7 @@ class RowCounter:
         """What is certain by now. ``rows`` (n, k), their package numbers (n,) and arrivals (n,), seconds, rising."""
         if not len(rows):
             return []
-        if not np.dot(numbers, numbers) < 2.0**100:  # the usual case in one call; NaN compares false
+        if not np.abs(numbers).max() < 2.0**53:  # NaN compares false
             numbers = np.clip(np.nan_to_num(numbers), -(2.0**53), 2.0**53)
         whole = numbers.astype(np.int64)
         self._rows.append((rows, whole, arrivals))
@@ -163,7 +163,10 @@ class RowCounter:
 
     def restart(self) -> list[Run]:
         """The board was started anew: its next number has no relation to the last one. What was held back."""
+        learning = self.numbering is None
         runs = self.flush()
+        if learning:
+            self.numbering = None  # the few rows before the break tell too little
         self._anew = self._next is not None
         return runs
 

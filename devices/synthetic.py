@@ -59,15 +59,14 @@ def discover(seconds: float) -> list[Found]:  # noqa: ARG001  (every scheme is a
 def connect(rest: str) -> SyntheticDevice:
     """The made-up device that ``rest`` describes. Raises DeviceError."""
     kind, _, query = rest.partition("?")
+    address = " ".join(f"synthetic:{rest}".split())  # one line
     if kind not in ("", "eeg", "ecg"):
-        raise DeviceError(
-            f"synthetic:{rest}: {kind!r} is not made here; write synthetic:, synthetic:eeg or synthetic:ecg."
-        )
+        raise DeviceError(f"{address}: {kind!r} is not made here; write synthetic:, synthetic:eeg or synthetic:ecg.")
     try:
         options = read_options(query)
     except ValueError as error:
-        raise DeviceError(f"synthetic:{rest}: {error}") from None
-    return SyntheticDevice((kind,) if kind else ("eeg", "ecg"), options, address=f"synthetic:{rest}")
+        raise DeviceError(f"{address}: {error}") from None
+    return SyntheticDevice((kind,) if kind else ("eeg", "ecg"), options, address=address)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -174,7 +174,7 @@ def read_options(query: str) -> Options:
     options = Options(**given)  # type: ignore[arg-type]  # each was made of its type above
     if unknown := set(options.flat) - {*options.montage, "ECG"}:
         raise ValueError(
-            f"flat={sorted(unknown)[0]} is no channel here. There are {', '.join(options.montage)} and ECG."
+            f"flat={sorted(unknown)[0]!r} is no channel here. There are {', '.join(options.montage)} and ECG."
         )
     return options
 

@@ -6,9 +6,11 @@ import importlib.util
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import pyxdf
 
@@ -94,6 +96,14 @@ def test_channels_of_an_amplifier_become_ecg_and_get_the_names_of_their_places()
         ("cyton", "serial_port is needed"),
         ("cyton?serial=1", "known are"),
         ("synthetic?timeout=soon", "whole number"),
+        ("synthetic?timeout=²", "whole number"),
+        ("synthetic?timeout=" + "9" * 5000, "whole number"),
+        ("synthetic?ip_protocol=²", "udp or tcp"),
+        ("synthetic?ecg=²", "from 1 to 16"),
+        ("synthetic?preset=auxiliary&ecg=3", "ecg is about the preset default"),
+        ("synthetic?preset=%0A", "cannot be printed"),
+        ("playback_file?file=%00&master_board=cyton", "cannot be printed"),
+        ("playback_file?file=/dev/zero&master_board=cyton", "zero is no file"),
         ("synthetic?delay=nan", "delay"),
         ("synthetic?ecg=17", "from 1 to 16"),
         ("synthetic?channels=a,b", "16 different names"),
@@ -113,6 +123,13 @@ def test_what_cannot_be_is_said_in_one_line(rest, said):
     assert said in text
     assert text.startswith(f"brainflow:{rest}")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("rest", ["", "cyton\n", "playback_file?file=\udcff"])
+def test_an_address_that_is_none_is_said_in_one_line(rest):
+    with pytest.raises(DeviceError, match=r"^brainflow:[ '][^:]") as error:
+        open_device(f"brainflow:{rest}")
+    assert str(error.value).isprintable()
 
 
 def test_a_board_that_is_not_there_is_said_with_what_brainflow_says(capfd):
@@ -140,6 +157,37 @@ def test_the_synthetic_board_gives_every_sample_at_its_rate(capfd):
     assert any(isinstance(item, Clock) and item.stream == "brainflow/eeg" for item in items)
     assert device.identity["board_id"] == "-1"
     assert capfd.readouterr() == ("", "")
+
+
+def test_while_brainflow_lets_go_of_a_board_reading_waits_no_longer_than_asked():
+    with open_device("brainflow:synthetic?preset=default") as device, ThreadPoolExecutor(1) as pool:
+        with device._lock:
+            waiting = pool.submit(device.read, 0.05)
+            assert waiting.result(10) == []
+        assert read(device, 10, bool)
+
+
+def test_what_goes_wrong_while_a_board_is_opened_anew_comes_out_of_reading(monkeypatch):
+    def fail():
+        raise OSError("out of memory")
+
+    with open_device("brainflow:synthetic?preset=default") as device:
+        monkeypatch.setattr(device, "_open", fail)
+        monkeypatch.setattr(brainflow, "PAUSES", (0.01,))
+        monkeypatch.setattr(brainflow, "FIRST_ROW", 0.0)
+        device._keeper.join(20)
+        with pytest.raises(OSError, match="out of memory"):
+            device.read(0.1)
+
+
+def test_many_openings_leave_nothing_behind():
+    process = psutil.Process()
+    for opening in range(40):
+        with open_device("brainflow:synthetic?preset=default") as device:
+            device.read(0.0)
+        if opening == 9:
+            before = process.num_threads(), process.num_fds()
+    assert (process.num_threads(), process.num_fds()) == before
 
 
 def test_markers_of_the_board_come_at_their_sample():

@@ -186,3 +186,23 @@ def test_too_little_to_learn_from_is_given_all_the_same():
     given_rows, _, lost = count(RowCounter(250.0), np.arange(3.0), np.arange(3) / 250)
     assert (list(given_rows), lost) == ([0, 1, 2], 0)
     assert learn(np.zeros(0, np.int64)) == BY_TIME
+
+
+def test_a_board_that_breaks_off_while_it_is_learned_is_learned_afterwards():
+    counter = RowCounter(250.0)
+    numbers = np.arange(1300) % 256.0
+    rows, arrivals = np.zeros((1300, 1)), 100 + np.arange(1300) / 250
+    runs = counter.feed(rows[:5], numbers[:5], arrivals[:5]) + counter.restart()
+    came = (np.arange(1300) >= 500) & ((np.arange(1300) < 900) | (np.arange(1300) >= 911))
+    runs += counter.feed(rows[came], numbers[came], arrivals[came]) + counter.flush()
+    assert counter.numbering == BYTE
+    assert [run.lost for run in runs] == [0, 495, 11]
+
+
+def test_absurd_numbers_are_taken_without_a_word(recwarn):
+    numbers = np.arange(400) % 256.0
+    numbers[[100, 200, 300]] = 1e300, np.nan, -np.inf
+    given_rows, samples, _ = count(RowCounter(250.0, (BYTE,)), numbers, 100 + np.arange(400) / 250, range(50, 400, 50))
+    assert (np.diff(samples) > 0).all()
+    assert len(given_rows) > 390
+    assert not recwarn.list

@@ -264,11 +264,17 @@ def test_unless_said_otherwise_its_eeg_is_all_that_the_default_model_looks_at():
         "emg", "eeg?colour=red", "ecg?bpm=fast", "ecg?bpm=1e9", "eeg?channels=nan", "eeg?channels=2.5", "?mains=55",
         "?script=", "?script=60", "?script=60:2", "?script=0:1", "?script=60:0,", "?script=nan:0", "?eyes=shut",
         "?eyes=10:0.5", "?dropout=30", "?dropout=-1:3", "?dropout=30:3,31:3", "?dropout=inf:3", "?flat=X9",
-        "?channels=8&flat=Cz", "?ramp=-1", "?seed=%0A", "?%0A=1", "?script=" + ",".join(["1:0"] * 1001),
+        "?channels=8&flat=Cz", "?ramp=-1", "?seed=%0A", "?%0A=1", "?flat=%0A", "?script=" + ",".join(["1:0"] * 1001),
     ],
 )  # fmt: skip
 def test_what_cannot_be_made_is_refused_in_one_line(rest):
     with pytest.raises(DeviceError) as refused:
         open_device(f"synthetic:{rest}")
     assert str(refused.value).startswith(f"synthetic:{rest}: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_address_of_two_lines_is_refused_in_one():
+    with pytest.raises(DeviceError, match="not made here") as refused:
+        open_device("synthetic:e\nm?g=\n")
     assert "\n" not in str(refused.value)
