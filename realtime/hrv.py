@@ -230,6 +230,11 @@ class Variability:
         self._beats = []
         self._solved = None
 
+    @property
+    def beats(self) -> tuple[Beat, ...]:
+        """Those kept: at least those of the last ``seconds``."""
+        return tuple(self._beats)
+
     def intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """Of the beats kept, but for the first of each segment: when the RR interval ends, how long it is (seconds) and
         what it is: (n,) each."""

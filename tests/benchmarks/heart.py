@@ -13,7 +13,10 @@
    and as it is; on mitdb records with extrasystoles RMSSD against that between the annotated normal beats.
 4. ``rest``: HRV of NeuroKit's resting recordings, ours and NeuroKit's functions on the same intervals, and on their
    own.
-5. ``cost``: microseconds for a sample at 130, 250 and 500 Hz in chunks of 16.
+5. ``ludb``: onsets, peaks and offsets of P, QRS and T against the cardiologists', both leads, between the first and the
+   last annotated beat; found is within 150 ms; mean and standard deviation of the error beside the tolerance of the CSE
+   working party (2 s). Tuned on the people with odd numbers. NeuroKit's is ``ecg_delineate(method="dwt")``.
+6. ``cost``: microseconds for a sample at 130, 250 and 500 Hz in chunks of 16.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from realtime.beats import BeatDetector  # noqa: E402
+from realtime.delineation import Waves  # noqa: E402
+from realtime.heart import Heart, breathing  # noqa: E402
 from realtime.hrv import NORMAL, Variability, lomb  # noqa: E402
 
 WINDOW = 0.15
@@ -399,6 +404,129 @@ def rest(folder):
     return table
 
 
+POINTS = {"p": ("p_onset", "p_peak", "p_offset"), "N": ("qrs_onset", "r_peak", "qrs_offset")}
+POINTS["t"] = ("t_onset", "t_peak", "t_offset")
+CSE = {"p_onset": 10.2, "p_offset": 12.7, "qrs_onset": 6.5, "qrs_offset": 11.6, "t_offset": 30.6}
+"""ms, two standard deviations among the readers of the CSE working party, Eur. Heart J. 6:815, 1985."""
+THEIR_NAMES = {
+    "ECG_P_Onsets": "p_onset",
+    "ECG_P_Peaks": "p_peak",
+    "ECG_P_Offsets": "p_offset",
+    "ECG_R_Onsets": "qrs_onset",
+    "ECG_R_Offsets": "qrs_offset",
+    "ECG_T_Onsets": "t_onset",
+    "ECG_T_Peaks": "t_peak",
+    "ECG_T_Offsets": "t_offset",
+}
+
+
+def waves_of_neurokit(samples, rate):
+    import neurokit2 as nk
+
+    clean = nk.ecg_clean(samples, sampling_rate=rate)
+    peaks = nk.ecg_peaks(clean, sampling_rate=rate)[1]["ECG_R_Peaks"]
+    found = {"r_peak": np.asarray(peaks) / rate}
+    try:
+        _, waves = nk.ecg_delineate(clean, peaks, sampling_rate=rate, method="dwt")
+        found |= {mine: np.array(waves[theirs], float) / rate for theirs, mine in THEIR_NAMES.items()}
+    except (ValueError, IndexError, ZeroDivisionError, TypeError, KeyError):
+        pass  # it gives up on some leads: nothing found
+    return found
+
+
+def our_waves(samples, rate):
+    heart = Heart(float(rate))
+    _, waves = heart.push(np.arange(len(samples)) / rate, samples)
+    return {name: np.array([getattr(wave, name) for _, wave in waves]) for name in Waves.__slots__}
+
+
+def ludb(file, with_peers):
+    rate = int(file["fs"])
+    contenders = {"insula": our_waves}
+    if with_peers and importlib.util.find_spec("neurokit2"):
+        contenders["neurokit dwt"] = waves_of_neurokit
+    errors, wanted, extra = {}, {}, {}
+    for key in sorted(name.removesuffix("_sample") for name in file.files if name.endswith("_sample")):
+        number, name = key.split("_")
+        samples = file["data"][int(number) - 1][:, ("i", "ii").index(name)] * float(file["scale_uV"])
+        at, symbols = file[f"{key}_sample"].astype(int) / rate, file[f"{key}_sym"]
+        truth = {point: [] for points in POINTS.values() for point in points}
+        for k, symbol in enumerate(symbols):
+            if symbol in POINTS:
+                onset, peak, offset = POINTS[symbol]
+                truth[peak].append(at[k])
+                if k and symbols[k - 1] == "(":
+                    truth[onset].append(at[k - 1])
+                if k + 1 < len(at) and symbols[k + 1] == ")":
+                    truth[offset].append(at[k + 1])
+        # A stream has no waves of its last beat before another follows, and annotators left the ends of a record out.
+        first, last = truth["r_peak"][0] + 0.1, truth["r_peak"][-1] - 0.1
+        half = "odd" if int(number) % 2 else "even"
+        for contender, find in contenders.items():
+            found = find(samples, rate)
+            for point, moments in truth.items():
+                real = np.array([moment for moment in moments if first < moment < last])
+                given = found.get(point, np.zeros(0))
+                given = np.sort(given[np.isfinite(given)])
+                pairs, _, _ = match(real, given)
+                which = (half, contender, point)
+                wanted[which] = wanted.get(which, 0) + len(real)
+                errors.setdefault(which, []).extend(1000 * (given[pairs[:, 1]] - real[pairs[:, 0]]))
+                free = np.delete(given, pairs[:, 1])
+                extra[which] = extra.get(which, 0) + int(np.count_nonzero((free > first) & (free < last)))
+    table = {}
+    for half in ("odd", "even"):
+        print(f"\nLUDB, people with {half} numbers{' (tuned on)' if half == 'odd' else ''}: Se, +P in %, error in ms")
+        print(f"{'':>12}{'CSE':>7}" + "".join(f"{name + ' (mean ± sd, robust sd)':>50}" for name in contenders))
+        for point in Waves.__slots__:
+            row = f"{point:>12}{CSE.get(point, float('nan')):7.1f}"
+            for contender in contenders:
+                which = (half, contender, point)
+                error = np.array(errors[which])
+                se = 100 * len(error) / max(1, wanted[which])
+                pp = 100 * len(error) / max(1, len(error) + extra[which])
+                robust = 1.4826 * float(np.median(np.abs(error - np.median(error))))
+                row += f"{se:15.2f}{pp:8.2f}{error.mean():+8.1f} ±{error.std():6.1f}{robust:8.1f}   "
+                table[" / ".join(which)] = {
+                    "Se": se,
+                    "+P": pp,
+                    "mean_ms": error.mean(),
+                    "sd_ms": error.std(),
+                    "robust_sd_ms": robust,
+                }
+            print(row)
+    return table
+
+
+def breaths(folder):
+    table = {}
+    for name, (samples, belt) in resting(folder).items():
+        heart = Heart(100.0)
+        heart.push(np.arange(len(samples)) / 100, samples)
+        belt = signal.sosfiltfilt(signal.butter(2, (0.05, 1), "bandpass", fs=100, output="sos"), belt)
+        errors, asked = [], 0
+        for now in range(60, len(samples) // 100, 10):
+            frequencies, power = signal.periodogram(
+                signal.detrend(belt[100 * (now - 60) : 100 * now]) * np.hanning(6000), 100, nfft=51200
+            )
+            inside = (frequencies >= 0.1) & (frequencies <= 0.5)
+            real = 60 * frequencies[inside][np.argmax(power[inside])]
+            errors.append(breathing(heart.variability.beats, float(now)).value - real)
+            asked += 1
+        errors = np.array(errors)
+        given = errors[~np.isnan(errors)]
+        table[name] = {
+            "given": len(given) / asked,
+            "within_2": float(np.mean(np.abs(given) <= 2)),
+            "mean_abs": float(np.abs(given).mean()),
+        }
+        print(
+            f"{name}: breathing given in {100 * len(given) / asked:.0f} % of {asked} windows of 60 s, within 2 of"
+            f" the belt in {100 * np.mean(np.abs(given) <= 2):.0f} % of these, mean error {np.abs(given).mean():.2f}"
+        )
+    return table
+
+
 def cost():
     table = {}
     print("\ncost in chunks of 16 samples")
@@ -449,8 +577,8 @@ def main():
     data = Path(os.environ.get("INSULA_DATA", ROOT.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=data, help="folder of the recordings")
     parser.add_argument("--mitdb", type=Path, help="<record>_uV, _beat_s, _sym and fs, scale_uV")
-    parser.add_argument("--ludb", type=Path)
-    parser.add_argument("--only", default="mitdb,noise,strap,rest,cost")
+    parser.add_argument("--ludb", type=Path, help="data, fs, scale_uV and <n>_<i|ii>_sample, _sym")
+    parser.add_argument("--only", default="mitdb,noise,strap,rest,ludb,cost")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -469,6 +597,10 @@ def main():
         results["strap"] = strap(options.data / "polar_h10_detectpvc" / "polar_h10.csv.gz", file)
     if "rest" in parts:
         results["rest"] = rest(options.data / "neurokit")
+        results["breathing"] = breaths(options.data / "neurokit")
+    path = options.ludb or options.data / "ludb" / "ludb_150_records_leads_I_II_500hz_int16_uV.npz"
+    if "ludb" in parts and path.is_file():
+        results["ludb"] = ludb(np.load(path, allow_pickle=False), not options.no_peers)
     if "cost" in parts:
         results["cost"] = cost()
     if options.json:

@@ -1,0 +1,133 @@
+"""One ECG lead as it comes, and what a physiologist reads from it: beats, rate, variability, breathing, waves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import interpolate, signal
+
+from realtime.beats import BATCH, Beat, BeatDetector
+from realtime.delineation import AFTER, BEFORE, Waves, delineate
+from realtime.filters import RESTART
+from realtime.hrv import Measure, Variability
+
+BREATHING = 0.1, 0.5
+"""Hz: 6 to 30 breaths a minute."""
+BREATHING_SECONDS = 60.0
+BREATHING_RATE = 4.0
+"""Hz of the series in which breathing is looked for."""
+AGREE = 1.5
+"""Breaths a minute by which the two estimates may differ."""
+AHEAD = 0.06
+"""Seconds before the next peak at which a beat's waves must have ended."""
+KEPT = 8.0
+"""Seconds of signal kept for the waves: beats found by looking back come some seconds late."""
+
+
+def breathing(beats: Iterable[Beat], time: float) -> Measure:
+    """Breaths a minute over the BREATHING_SECONDS before ``time``, from the beats alone.
+
+    Breathing moves the height of the R peak (by the chest) and the RR interval (by the vagus). Only where the strongest
+    rhythm of both is the same, within AGREE, is it given: either alone often follows something else.
+    """
+    unit, seconds = "/min", BREATHING_SECONDS
+    start = time - seconds
+    kept = [beat for beat in beats if start <= beat.time <= time]
+    if len(kept) < 20 or kept[0].time > start + 3 or kept[-1].time < time - 3:
+        return Measure(math.nan, unit, seconds, time, f"breathing needs {seconds:.0f} s of beats")
+    if any(beat.first for beat in kept[1:]):
+        return Measure(math.nan, unit, seconds, time, f"there is a gap in the last {seconds:.0f} s")
+    moments = np.array([beat.time for beat in kept])
+    heights = np.abs([beat.amplitude for beat in kept])
+    intervals = np.diff(moments)
+    spectra = [_rhythm(moments, heights, start, time), _rhythm(moments[1:], intervals, start, time)]
+    rates = [60 * float(frequencies[np.argmax(power)]) for frequencies, power in spectra]
+    if abs(rates[0] - rates[1]) > AGREE:
+        reason = f"R waves say {rates[0]:.0f} and RR intervals {rates[1]:.0f} breaths a minute"
+        return Measure(math.nan, unit, seconds, time, reason)
+    frequencies, _ = spectra[0]
+    return Measure(60 * float(frequencies[np.argmax(spectra[0][1] + spectra[1][1])]), unit, seconds, time)
+
+
+def _rhythm(
+    moments: NDArray[np.float64], values: NDArray[np.float64], start: float, stop: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Frequencies of breathing (n,), Hz, and the share of each in what ``values`` at ``moments`` do (n,)."""
+    low, high = np.percentile(values, [5, 95])
+    steady = np.clip(values, low, high)  # an extrasystole is neither a breath nor a sigh
+    grid = start + np.arange(round((stop - start) * BREATHING_RATE)) / BREATHING_RATE
+    curve = interpolate.CubicSpline(moments, steady)(np.clip(grid, moments[0], moments[-1]))
+    curve = signal.detrend(curve)
+    curve *= np.hanning(len(curve)) / max(float(curve.std()), 1e-12)
+    frequencies, power = signal.periodogram(curve, BREATHING_RATE, nfft=2048)
+    inside = (frequencies >= BREATHING[0]) & (frequencies <= BREATHING[1])
+    return frequencies[inside], power[inside]
+
+
+class Heart:
+    """Follows one lead. Belongs to one thread; the same bits however the samples are cut."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.detector = BeatDetector(rate)
+        self.variability = Variability()
+        self._times = np.zeros(0)
+        self._samples = np.zeros(0)
+        self._before: Beat | None = None
+        self._last: Beat | None = None
+
+    def push(
+        self, times: NDArray[np.float64], samples: NDArray[np.float64], marks: NDArray[np.uint8] | None = None
+    ) -> tuple[list[Beat], list[tuple[Beat, Waves]]]:
+        """The beats that ``samples`` (n,), uV, complete, and the waves of each beat that another one has followed.
+
+        ``times`` (n,) are seconds on the session clock, and so are those of the waves. A segment begins where ``marks``
+        (n,) say RESTART. The last beat of a segment has no waves.
+        """
+        if marks is None:
+            marks = np.zeros(len(times), np.uint8)
+        beats: list[Beat] = []
+        waves: list[tuple[Beat, Waves]] = []
+        for low in range(0, len(times), BATCH):
+            part = slice(low, low + BATCH)
+            self._times = np.concatenate([self._times, times[part]])
+            self._samples = np.concatenate([self._samples, samples[part]])
+            for beat in self.detector.push(times[part], samples[part], marks[part]):
+                beats.append(beat)
+                if self._last is not None and not beat.first:
+                    waves.append((self._last, self._waves(self._last, beat)))
+                self._before, self._last = self._last, beat
+            keep = int(self._times.searchsorted(self._times[-1] - KEPT)) if len(self._times) else 0
+            if np.any(marks[part] == RESTART) and np.any(np.diff(self._times) < 0):
+                keep = int(np.flatnonzero(np.diff(self._times) < 0)[-1]) + 1
+            self._times, self._samples = self._times[keep:], self._samples[keep:]
+        self.variability.push(beats)
+        return beats, waves
+
+    def _waves(self, beat: Beat, following: Beat) -> Waves:
+        stop = min(beat.time + AFTER, following.time - AHEAD)
+        low, peak, high = self._times.searchsorted([beat.time - BEFORE, beat.time, stop]).tolist()
+        part = self._samples[low:high]
+        if high - peak < 3 or peak - low < 3 or not np.all(np.isfinite(part)):
+            return Waves(r_peak=beat.time)
+        if peak > low and beat.time - self._times[peak - 1] < self._times[peak] - beat.time:
+            peak -= 1
+        before = beat.time - self._before.time if self._before is not None and not beat.first else math.nan
+        found = delineate(part, self.rate, peak - low, before, following.time - beat.time)
+        shift = float(self._times[low])
+        names = ("p_onset", "p_peak", "p_offset", "qrs_onset", "qrs_offset", "t_onset", "t_peak", "t_offset")
+        return Waves(r_peak=beat.time, **{name: shift + getattr(found, name) for name in names})
+
+    def measures(self, time: float) -> dict[str, Measure]:
+        """All figures at ``time``, by name: those of `realtime.hrv.KINDS` and "breathing"."""
+        return self.variability.measures(time) | {"breathing": breathing(self.variability.beats, time)}
+
+    def reset(self) -> None:
+        """As new."""
+        self.detector.reset()
+        self.variability.reset()
+        self._times, self._samples = np.zeros(0), np.zeros(0)
+        self._before = self._last = None
