@@ -126,6 +126,13 @@ class EstimateTable:
         self._file.close()
 
 
+def check_writable(folder: Path) -> None:
+    """Before anything is opened: something can be made below ``folder``, which need not be there. Raises UsageError."""
+    there = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
+    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
+        raise UsageError(f"{there}: nothing can be written there. Check its rights, or choose another folder.")
+
+
 def check_outputs(*paths: str | None) -> None:
     """Before anything is opened: every output can be made, and none is there already. Raises UsageError."""
     wanted = [Path(path) for path in paths if path]
@@ -134,6 +141,7 @@ def check_outputs(*paths: str | None) -> None:
             raise UsageError(f"{path}: exists already, nothing is overwritten. Choose another name.")
         if not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}. Make it first.")
+        check_writable(path.parent)
     if len({path.absolute() for path in wanted}) < len(wanted):
         raise UsageError(f"{wanted[0]}: is asked for twice. Give estimates and record names of their own.")
 
@@ -176,6 +184,7 @@ def place_of(path: str | None, options: argparse.Namespace) -> Path | Study | No
         task=codes["task"] or "session",
         run=options.number,
     )
+    check_writable(place.folder)
     study_path(place.folder, place.participant, place.session, place.task, place.run)
     return place
 

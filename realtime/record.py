@@ -172,6 +172,9 @@ class Recorder:
                 format="string",
                 desc={"meaning": "why the estimate that ends here was withheld"},
             )
+        self._silent_on_clock = {*self._ids.values(), self._session}
+        if targets:
+            self._silent_on_clock |= {self._affect, self._reasons}
 
     @property
     def bytes_written(self) -> int:
@@ -198,9 +201,10 @@ class Recorder:
                 with self._writer.together():  # a count without its chunk would be counted again with the next
                     if entry.lost:
                         self._event(float(entry.times[0]), f"{EVENT_LOST} {entry.lost} {entry.stream}")
+                    self._say_clock(self._ids[entry.stream], float(entry.times[0]))
                     self._writer.write(self._ids[entry.stream], entry.times, entry.data)
             case Events():
-                self._writer.write_strings(self._ids[entry.stream], entry.times, list(entry.labels))
+                self._strings(self._ids[entry.stream], entry.times.tolist(), entry.labels)
             case Tick():
                 self._event(entry.time, f"{EVENT_TICK} {float(entry.time)!r}")
             case Skipped():
@@ -209,6 +213,7 @@ class Recorder:
                 if math.isfinite(entry.time) and math.isfinite(entry.residual):
                     # Collection times are on the stream's clock, and its stamps are the session's but for the residual.
                     self._writer.write_offset(self._ids[entry.stream], entry.time - entry.residual, entry.residual)
+                    self._silent_on_clock.discard(self._ids[entry.stream])
                 measured = f"{float(entry.offset)!r} {float(entry.uncertainty)!r}"
                 self._event(entry.time, f"{EVENT_CLOCK} {entry.stream} {measured}")
             case Notice():
@@ -220,12 +225,27 @@ class Recorder:
                 self._event(entry.time, f"{EVENT_UNRECORDED} {entry.entries}")
             case Estimate():
                 with self._writer.together():
+                    self._say_clock(self._affect, entry.t_end)
                     self._writer.write(self._affect, [entry.t_end], np.array([entry.values()]))
                     if entry.withheld is not None:
-                        self._writer.write_strings(self._reasons, [entry.t_end], [entry.withheld])
+                        self._strings(self._reasons, [entry.t_end], [entry.withheld])
 
     def _event(self, time: float, text: str) -> None:
-        self._writer.write_strings(self._session, [time], [text])
+        self._strings(self._session, [time], [text])
+
+    def _strings(self, number: int, times: Sequence[float], labels: Sequence[str]) -> None:
+        if times:
+            self._say_clock(number, times[0])
+        self._writer.write_strings(number, times, labels)
+
+    def _say_clock(self, number: int, time: float) -> None:
+        """A stream of which no clock was measured before its first chunk is stamped by the session clock itself.
+
+        That is an offset of zero; pyxdf takes a stream with holes and without any offset for a broken one.
+        """
+        if number in self._silent_on_clock and math.isfinite(time):
+            self._writer.write_offset(number, time, 0.0)
+            self._silent_on_clock.remove(number)
 
     def close(self) -> None:
         self._writer.close()
