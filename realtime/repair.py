@@ -2,8 +2,8 @@
 
 Both are a `Montage`: a matrix that costs nothing while live, has no delay and gives the same bits however chunks are
 cut. Blinks are regressed on the frontal electrodes (Gratton, Coles & Donchin, Electroencephalogr Clin Neurophysiol 55,
-1983), with weights taken around blinks only (Croft & Barry, Clin Neurophysiol 111, 2000), where the eye is most of what
-is seen. Muscle is not taken out; `realtime.quality` says where it is.
+1983), with weights taken from the average blink (Croft & Barry, Clin Neurophysiol 111, 2000), where the eye is most of
+what is seen. Muscle is not taken out; `realtime.quality` says where it is.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def without_blinks(labels: Sequence[str], samples: NDArray[np.float32], rate: fl
     if not head[~front].any():
         raise MontageError("blinks: there is no electrode but those at the eyes")
     values = np.asarray(samples, np.float64)
-    there = np.isfinite(values).all(axis=1)
+    there: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
     if there.sum() < 10 * rate:
         raise MontageError(f"blinks: {there.sum() / rate:.0f} s of EEG to learn from, at least 10 are needed")
     # Holes are bridged for the filter's sake and do not count.
@@ -110,13 +110,15 @@ def without_blinks(labels: Sequence[str], samples: NDArray[np.float32], rate: fl
             f"blinks: {len(blinks)} in {len(values) / rate:.0f} s, at least {LEAST_BLINKS} are needed; let the person "
             "blink a dozen times"
         )
-    counted = np.zeros(len(values), np.bool_)
-    for blink in blinks:
-        counted[max(0, blink - round(AROUND * rate)) : blink + round(AROUND * rate) + 1] = True
-    counted &= there
-    x = eyes[counted] - eyes[counted].mean()
-    y = slow[counted] - slow[counted].mean(axis=0)
-    weights = np.where(head, (x @ y) / (x @ x), 0.0)
+    # The median blink: what else goes on while the eyes close is not the same every time.
+    reach = round(AROUND * rate)
+    whole = [slow[p - reach : p + reach + 1] for p in blinks if p >= reach and there[p - reach : p + reach + 1].all()]
+    whole = [piece - piece.mean(axis=0) for piece in whole if len(piece) == 2 * reach + 1]
+    if len(whole) < LEAST_BLINKS:
+        raise MontageError(f"blinks: {len(whole)} without gaps, at least {LEAST_BLINKS} are needed")
+    blink = np.median(whole, axis=0)
+    x = blink[:, front].mean(axis=1)
+    weights = np.where(head, (x @ blink) / (x @ x), 0.0)
     matrix = np.eye(len(labels)) - np.outer(weights, front / front.sum())
     names = ", ".join(label for label, used in zip(labels, front, strict=True) if used)
     return Montage(tuple(labels), matrix, f"{len(blinks)} blinks regressed on {names}")

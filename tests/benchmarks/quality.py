@@ -9,6 +9,7 @@ Parts, all on recordings of ``INSULA_DATA`` (or ../shared/data beside the projec
 - alarms: bad and doubtful verdicts an hour on recordings without a known fault; and what a gate of the shipped model
   makes of them, beside the criteria that the model was trained with (flat, railed, missing, amplitude).
 - rhythms: band powers beside MNE's Welch on the same windows, slope beside specparam, alpha with closed eyes.
+- repair: how much of real blinks, and of alpha, regression leaves.
 - cost: band power and quality of 32 channels of EEG at 500 Hz, share of one core; our filters beside
   ``scipy.signal.sosfilt`` with state and ezmsg-sigproc, nanoseconds a sample of a channel.
 
@@ -380,6 +381,35 @@ def specparam_beside():
     }
 
 
+def part_repair():
+    """Blinks of the OpenBCI recording, learnt from its first 20 s; interpolation stands beside MNE's in the tests."""
+    from scipy import signal
+
+    from realtime.repair import without_blinks
+
+    samples = openbci()
+    made = without_blinks(OPENBCI, samples[500:5500], 250.0)
+
+    def band(values, low, high):
+        return signal.sosfiltfilt(signal.butter(4, (low, high), "bandpass", fs=250.0, output="sos"), values, axis=0)
+
+    before, done = band(samples - samples[0], 0.5, 10), band(made.apply(samples - samples[0]), 0.5, 10)
+    alpha, kept = band(samples - samples[0], 8, 13), band(made.apply(samples - samples[0]), 8, 13)
+    eyes = before[:, :2].mean(axis=1)
+    blinks = [p for p in signal.find_peaks(eyes[:5000], height=75, distance=125)[0] if p >= 500]
+    around = np.arange(-100, 100)
+    average, left = (np.mean([x[p + around] for p in blinks], axis=0) for x in (before, done))
+    spans = np.ptp(left, axis=0) / np.ptp(average, axis=0)
+    closed = slice(34 * 250, 70 * 250)
+    left = kept[closed].std(axis=0) / alpha[closed].std(axis=0)
+    return {
+        "said": made.said,
+        "average blink, peak to peak, uV": dict(zip(OPENBCI, np.ptp(average, axis=0).round().tolist(), strict=True)),
+        "left of it": dict(zip(OPENBCI, spans.round(2).tolist(), strict=True)),
+        "alpha amplitude left with closed eyes": dict(zip(OPENBCI, left.round(2).tolist(), strict=True)),
+    }
+
+
 def part_cost():
     import realtime.windows as module
     from devices.api import Chunk, StreamInfo
@@ -482,6 +512,7 @@ def main():
         "faults": lambda: part_faults(options.people),
         "headsets": part_headsets,
         "rhythms": part_rhythms,
+        "repair": part_repair,
         "cost": part_cost,
     }
     parser.add_argument("--only", choices=list(parts), action="append", help="this part only; may be given again")
