@@ -218,7 +218,8 @@ class BandPower:
         self._scale = MICROVOLTS.get(unit_name(stream.unit), 1.0)
         self._length = round(SECONDS * stream.rate)
         self._bridge = round(BRIDGE * stream.rate)
-        self._bins = round(SEGMENT * stream.rate) // 2 + 1
+        # What the slow figures look at, not the hundreds of bins above it.
+        self._bins = min(round(SEGMENT * stream.rate) // 2 + 1, math.ceil(BANDS["gamma"][1] * SEGMENT) + 1)
         self._intake = Intake(stream.rate, BATCH)
         width = len(stream.channels)
         self._times = Ring(self._length + 2 * BATCH, 1, np.float64)
@@ -348,8 +349,8 @@ class BandPower:
             relative = absolute / np.nansum(absolute, axis=1, keepdims=True)
             bands = dict(zip(BANDS, absolute.T, strict=True))
             ratio = bands["theta"] / bands["beta"]
-        self._slow.append(density)
-        slope, peak = self._slowly(frequencies)
+        self._slow.append(density[:, : self._bins])
+        slope, peak = self._slowly(frequencies[: self._bins])
         ok = ~np.isnan(absolute[:, 0])
         return Rhythms(
             time,
