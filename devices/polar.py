@@ -17,13 +17,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import queue
 import re
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 from urllib.parse import parse_qsl
 
@@ -186,7 +186,9 @@ class PolarDevice:
             "address": strap.address,
             "delay": f"{delay * 1e3:g} ms subtracted from every stamp, {known}",
         }
-        self._items: queue.Queue[Item] = queue.Queue(WAITING)
+        self._items: deque[Item] = deque()
+        self._dropped = 0  # samples that were to stand before those that wait
+        self._arrived = threading.Condition()
         self._opened: Future[None] = Future()
         self._kept: Future[None] | None = None
         self._failure: BaseException | None = None
@@ -197,7 +199,6 @@ class PolarDevice:
         self._given_at = math.nan
         self._measured = -math.inf
         self._last_beat = -math.inf
-        self._dropped = 0
         self._refused = 0
         self._refused_at = -math.inf
         self._heard = 0.0
@@ -250,11 +251,15 @@ class PolarDevice:
         """What has come; waits at most ``timeout`` seconds for the first item."""
         if self._failure is not None:
             raise self._failure
-        items: list[Item] = []
-        with contextlib.suppress(queue.Empty):
-            items.append(self._items.get(timeout=max(timeout, 0.0)))
-            while True:
-                items.append(self._items.get_nowait())
+        with self._arrived:
+            if not self._items:
+                self._arrived.wait(max(timeout, 0.0))
+            items = list(self._items)
+            self._items.clear()
+            for at, item in enumerate(items):
+                if self._dropped and isinstance(item, Chunk):
+                    items[at] = replace(item, lost=item.lost + self._dropped)
+                    self._dropped = 0
         return items
 
     # -- the thread of the loop: connections -------------------------------------------------------------------------
@@ -291,9 +296,8 @@ class PolarDevice:
                     self._say(f"strap lost: {why}", now)
                 pause = self._radio.pauses[min(attempt, len(self._radio.pauses) - 1)]
                 attempt += 1
-                self._state = (
-                    f"strap lost: {why}; looking for it until it is back"  # an alarm of the session: no counting
-                )
+                # An alarm of the session: one text, without a count, until it is back.
+                self._state = f"strap lost: {why}; looking for it until it is back: wear it, wet, and come near"
                 await asyncio.sleep(pause)
                 with contextlib.suppress(*FAULTS):
                     seen = await _scan(
@@ -487,7 +491,10 @@ class PolarDevice:
     def _refuse(self, error: ValueError) -> None:
         self._refused += 1
         self._refused_at = asyncio.get_running_loop().time()
-        self._doubt = f"{self._refused} notifications of the strap were refused, the last was {error}"
+        self._doubt = (
+            f"{self._refused} notifications of the strap were refused, the last was {error}: "
+            "if there are more, try another Bluetooth adapter"
+        )
         if self._refused == 1:
             self._say(f"refused {error}; what it held counts as lost", self._now())
 
@@ -519,8 +526,7 @@ class PolarDevice:
         self._streaming = True
         self._state = ""
         self._given_at = float(times[-1])
-        chunk_lost, self._dropped = lost + self._dropped, 0
-        self._put(Chunk(self._ecg.key, times, ordered.packet.samples[:, None], chunk_lost))
+        self._put(Chunk(self._ecg.key, times, ordered.packet.samples[:, None], lost))
         if self._given_at - self._measured >= CLOCK_INTERVAL or self._given_at < self._measured:
             self._measured = self._given_at
             assert self._order.zero is not None
@@ -532,15 +538,13 @@ class PolarDevice:
         self._put(Notice(self._ecg.key, time, text))
 
     def _put(self, item: Item) -> None:
-        while True:
-            try:
-                self._items.put_nowait(item)
-                return
-            except queue.Full:
-                with contextlib.suppress(queue.Empty):
-                    oldest = self._items.get_nowait()
-                    if isinstance(oldest, Chunk):
-                        self._dropped += len(oldest.times) + oldest.lost
+        with self._arrived:
+            if len(self._items) >= WAITING:
+                oldest = self._items.popleft()
+                if isinstance(oldest, Chunk):
+                    self._dropped += len(oldest.times) + oldest.lost
+            self._items.append(item)
+            self._arrived.notify()
 
 
 def firmware_warning(firmware: str, platform: str) -> str:
@@ -592,7 +596,7 @@ class _Loop:
             raise DeviceError(
                 f"{address}: Bluetooth does not answer. Restart it, and the computer if need be."
             ) from error
-        except FAULTS as error:
+        except Exception as error:  # also what a library below bleak raises
             raise DeviceError(f"{address}: {_in_words(error)}.") from error
 
     def stop(self, timeout: float = 5.0) -> None:

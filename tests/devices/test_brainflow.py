@@ -187,7 +187,8 @@ def test_many_openings_leave_nothing_behind():
             device.read(0.0)
         if opening == 9:
             before = process.num_threads(), process.num_fds()
-    assert (process.num_threads(), process.num_fds()) == before
+    assert process.num_threads() <= before[0]
+    assert process.num_fds() <= before[1]
 
 
 def test_markers_of_the_board_come_at_their_sample():

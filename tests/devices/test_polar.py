@@ -517,6 +517,7 @@ def test_what_a_reader_leaves_waiting_too_long_is_counted_as_lost(air, monkeypat
             session.at(1000.0 + (number + 1) * 73 / 130, Y2026 + number * PACKET, number)
         kept = len(session.values())
         assert 0 < kept <= 8 * 73
+        assert [chunk.lost for chunk in session.of(Chunk)] == [30 * 73 - kept, *[0] * (kept // 73 - 1)]
         session.at(1000.0 + 31 * 73 / 130, Y2026 + 30 * PACKET, 30)
         assert len(session.values()) + session.lost() == 31 * 73
 
@@ -547,8 +548,12 @@ def test_a_device_is_opened_once(worn):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Bluetooth is reached over D-Bus on Linux only")
-def test_without_bluetooth_one_clear_error(monkeypatch):
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+@pytest.mark.parametrize(
+    ("bus", "said"),
+    [("unix:path=/nonexistent/bus", "no Bluetooth here.*Plug in an adapter"), ("nonsense", "Bluetooth says: ")],
+)
+def test_without_bluetooth_one_clear_error(monkeypatch, bus, said):
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus)
     for attempt in (lambda: open_device("polar:1A2B3C12"), lambda: polar.discover(0.1)):
-        with pytest.raises(DeviceError, match=r"^polar:.*no Bluetooth here.*Plug in an adapter"):
+        with pytest.raises(DeviceError, match=rf"^polar:.*{said}"):
             attempt()
