@@ -13,6 +13,7 @@ What a stream says of itself is untrusted text: counts, rates and lengths are ca
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -179,15 +180,16 @@ class LslDevice:
         self._clocked = -math.inf
         self._left_out = (0, 0, 0)
         self._reported = -math.inf
-        self._refused = 0
+        self._refused = self._at_end = 0  # and how many of them came after the newest sample that was none of them
+        self._owed = 0
         self._heard = 0.0
         self._again: queue.SimpleQueue[_Link] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._wanted = False
-        self._stop = False
+        self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._keeper: threading.Thread | None = None
-        self._absence = self._refusals = self._guessed = ""
+        self._absence = self._guessed = ""
         self.uid = link.uid
         """LSL's identifier of the outlet that is read: two devices with one uid read the same stream twice."""
         self._who: Mapping[str, str] = link.who
@@ -195,7 +197,12 @@ class LslDevice:
     @property
     def problem(self) -> str:
         """One line while something is wrong, "" when all is well. May be read from any thread."""
-        problems = "; ".join(text for text in (self._absence, self._refusals, self._guessed) if text)
+        refused, what = self._refused, "sample" if self._info.rate else "marker"
+        refusals = refused and (
+            f"{refused} {what}{'s' if refused > 1 else ''} refused for stamps that are no times; "
+            "check the clock of the source"
+        )
+        problems = "; ".join(text for text in (self._absence, refusals, self._guessed) if text)
         return problems and f"{self._address}: {problems}"
 
     @property
@@ -220,7 +227,7 @@ class LslDevice:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stop = True
+        self._stop.set()
         self._wake.set()
         if self._keeper is not None:
             self._keeper.join(CLOSE_TIMEOUT)
@@ -240,6 +247,7 @@ class LslDevice:
                 link = self._again.get(timeout=max(timeout, 0.0))
             except queue.Empty:
                 return []
+            timeout = 0.0
             self._heard = time.monotonic()
             self._link = link
             self.uid, self._who = link.uid, link.who
@@ -252,6 +260,7 @@ class LslDevice:
             return []
         now, unix = lsl_clock(), time.time()
         away, self._pulled = now - self._pulled, now
+        self._at_end = 0
         if len(stamps):
             self._heard = time.monotonic()
             if self._absence:
@@ -271,13 +280,25 @@ class LslDevice:
     def _given(
         self, link: _Link, times: NDArray[np.float64], samples: NDArray[Any], lost: int, away: float
     ) -> list[Item]:
+        if self._info.rate and len(times) and times[0] <= self._last:  # of one outlet times rise, of two they need not
+            if not link.behind:
+                link.behind = True
+                self._said.append(
+                    f"the new outlet begins {self._last - float(times[0]):.3f} s before the end of the old one; "
+                    "samples of a time that was read already are left out and counted"
+                )
+            begin = int(np.searchsorted(times, self._last, "right"))
+            times, samples = times[begin:], samples[begin:]
+            lost += begin
         if not len(times):
+            self._owed += lost
             return []
+        gap = float(times[0]) - self._last  # NaN: there is nothing before
+        missing = 0
+        if gap * self._info.rate > 1.5 and (link.fresh or away > BUFFER_SECONDS / 2):
+            missing = round(gap * self._info.rate) - 1
         if link.fresh:
             link.fresh = False
-            gap = float(times[0]) - self._last
-            missing = max(round(gap * self._info.rate) - 1, 0) if gap > 0 else 0  # false for NaN: nothing before
-            lost += missing
             if self._before is not None:
                 uid, heard = self._before
                 self._before = None
@@ -286,18 +307,17 @@ class LslDevice:
                 self._said.append(
                     f"the source came back as another outlet after {seconds:.3f} s{held}: uid {uid} -> {_pin(link)}"
                 )
-        elif self._info.rate and away > BUFFER_SECONDS / 2 and times[0] - self._last > 1.5 / self._info.rate:
-            missing = round((times[0] - self._last) * self._info.rate) - 1
-            lost += missing
+        elif missing:
             self._said.append(f"{missing} samples missing: nobody read for {away:.1f} s, LSL keeps {BUFFER_SECONDS} s")
         self._last = float(times[-1])
         if not self._info.rate:
             return [Events(self._info.key, times, _texts(samples))]
-        values = np.asarray(samples, np.float32)
-        if link.scale is not None:
-            values = values * link.scale
-        if self._refused:
-            lost, self._refused, self._refusals = lost + self._refused, 0, ""
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and nobody's warning
+            values = np.asarray(samples, np.float32)
+            if link.scale is not None:
+                values = values * link.scale
+        lost = max(lost + self._owed + self._refused - self._at_end, missing)  # what was left out lies in the gap too
+        self._owed, self._refused = 0, self._at_end
         return [Chunk(self._info.key, times, values, lost)]
 
     def _clocks(self, link: _Link, now: float, unix: float) -> list[Item]:
@@ -305,7 +325,6 @@ class LslDevice:
         seen = False
         while link.measured:
             link.stamps.measure(*link.measured.popleft())
-            link.asked = False
             seen = True
         if not seen or now - self._clocked < CORRECTION_INTERVAL - 1.0:
             return []
@@ -346,22 +365,20 @@ class LslDevice:
         count stands in ``problem`` to the end.
         """
         good = np.abs(stamps) < ABSURD
+        if good.all():
+            return samples, stamps
         self._refused += int(len(good) - good.sum())
-        what = "sample" if self._info.rate else "marker"
-        self._refusals = (
-            f"{self._refused} {what}{'s' if self._refused > 1 else ''} refused for stamps that are no times; "
-            "check the clock of the source"
-        )
+        self._at_end = int(np.argmax(good[::-1])) if good.any() else len(good)
         return samples[good], stamps[good]
 
     def _keep(self) -> None:
         given_up = ""
         try:
-            while not self._stop:
+            while not self._stop.is_set():
                 self._wake.wait(min(1.0, CORRECTION_INTERVAL))
                 self._wake.clear()
                 link = self._link
-                if self._stop:
+                if self._stop.is_set():
                     return
                 if self._wanted:
                     self._wanted = False
@@ -384,8 +401,7 @@ class LslDevice:
         """
         resolver = pylsl.ContinuousResolver(forget_after=2.0)
         began = time.monotonic()
-        while not self._stop and self._link is link and self._silent():
-            self._wake.wait(0.2)
+        while self._link is link and self._silent() and not self._stop.wait(0.2):
             if time.monotonic() - began < 2 * LISTEN:
                 continue
             fitting = [info for info in resolver.results() if _identity(info) == self._identity]
@@ -406,8 +422,7 @@ class LslDevice:
     def _find_again(self, given_up: str) -> None:
         resolver = pylsl.ContinuousResolver(forget_after=2.0)
         began = time.monotonic()
-        while not self._stop:
-            self._wake.wait(0.2)
+        while not self._stop.wait(0.2):
             if time.monotonic() - began < LISTEN:
                 continue  # of several twins one is heard first
             there = resolver.results()
@@ -461,6 +476,8 @@ class _Link:
         self.asked = False
         """The reader needs the clock measured at once."""
         self.fresh = True
+        self.behind = False
+        """Its first samples are of a time that another outlet's had already; it was said."""
         self._burst = 1
 
     def pull(self, timeout: float) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -473,9 +490,10 @@ class _Link:
         samples, stamps = self.inlet.pull_chunk(timeout=timeout, min_samples=1, as_numpy=True)
         missing = self._burst - len(stamps)
         if len(stamps) and missing > 0:
-            more, later = self.inlet.pull_chunk(timeout=BURST_WAIT, max_samples=missing, as_numpy=True)
-            if len(later):
-                samples, stamps = np.concatenate((samples, more)), np.concatenate((stamps, later))
+            with contextlib.suppress(pylsl.util.LostError):  # the next pull says so; what has come is given out first
+                more, later = self.inlet.pull_chunk(timeout=BURST_WAIT, max_samples=missing, as_numpy=True)
+                if len(later):
+                    samples, stamps = np.concatenate((samples, more)), np.concatenate((stamps, later))
         if len(stamps):
             self._burst = min(len(stamps), MAX_BURST)
         return samples, stamps
@@ -487,13 +505,13 @@ class _Link:
             # liblsl measures anew only every 2 s, but at once for a new inlet.
             inlet = pylsl.StreamInlet(self._found, recover=False) if asked else self.inlet
             when, offset, uncertainty, round_trip = _correction(inlet, 1.5 if asked else 1.0)
+            if when > self._measured_at + 1e-3 and round_trip < BUSY:
+                self._measured_at = when
+                self.measured.append((when, offset, uncertainty))
         except RuntimeError:
-            self.asked = False  # no answer: the last measurement stands, and the reader notices when the source is gone
-            return
-        self.asked = False
-        if when > self._measured_at + 1e-3 and round_trip < BUSY:
-            self._measured_at = when
-            self.measured.append((when, offset, uncertainty))
+            pass  # no answer: the last measurement stands, and the reader notices when the source is gone
+        if asked:  # not when the reader has asked meanwhile
+            self.asked = False
 
 
 pylsl.lib.lib.lsl_time_correction_ex.restype = ctypes.c_double

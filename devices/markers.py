@@ -253,12 +253,17 @@ class _Request(BaseHTTPRequestHandler):
         if self.headers.get("Host", "") not in {f"{name}:{self.server.endpoint.port}" for name in (HOST, "localhost")}:
             self._say(HTTPStatus.MISDIRECTED_REQUEST, error="this is not the host that was asked for")
             return False
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+            query = parse_qs(url.query, max_num_fields=8)
+        except ValueError:
+            self._say(HTTPStatus.BAD_REQUEST, error="this is no address: POST to /marker")
+            return False
         if url.path != "/marker":
             self._say(HTTPStatus.NOT_FOUND, error="POST to /marker")
             return False
         given = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        given = given or parse_qs(url.query, max_num_fields=8).get("token", [""])[0]
+        given = given or query.get("token", [""])[0]
         token = self.server.endpoint.token
         if not preflight and not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
             self._say(HTTPStatus.UNAUTHORIZED, error="wrong token: it is printed where the session was started")
@@ -310,11 +315,13 @@ def _marker(body: bytes) -> tuple[str, float]:
             label = content
     if isinstance(label, int | float) and not isinstance(label, bool):
         label = str(label)
-    if not isinstance(label, str) or not label.strip():
-        raise ValueError('no label: send {"label": "stimulus"} or the label as plain text')
+    if not isinstance(label, str):
+        label = ""
     if len(label) > MAX_LABEL:
         raise ValueError(f"the label has {len(label)} characters, the limit is {MAX_LABEL}")
     if isinstance(ago_ms, bool) or not isinstance(ago_ms, int | float) or not 0 <= ago_ms <= MAX_AGO_MS:
         raise ValueError(f"ago_ms is to be a number from 0 to {MAX_AGO_MS:g}")
     label = "".join(letter if letter.isprintable() else " " for letter in label).strip()
+    if not label:
+        raise ValueError('no label: send {"label": "stimulus"} or the label as plain text')
     return label, float(ago_ms)

@@ -147,7 +147,7 @@ class Stamps:
         self._offset.add(time, offset, uncertainty)
         self._measured_at = time
         self._measured = offset, uncertainty
-        self.asks = False
+        self.asks = self.asks and time <= self._since  # one of before what is in question answers nothing
 
     def clock(self, now: float, unix: float) -> tuple[float, float, float]:
         """Of the clock that the stamps are of: its offset, one standard deviation (NaN: unknown), and what of the
@@ -207,7 +207,7 @@ class Stamps:
             self._doubted = math.inf
         elif self._makes_sense(stamps + self._applied + change, now):
             self._applied += change
-            self._age -= change
+            self._age = math.inf
             self._doubted = math.inf
             self.notices.append(f"the clock of the source was set: its offset has changed by {change:+.3f} s, followed")
         elif self._makes_sense(stamps + self._applied, now):
@@ -272,17 +272,30 @@ class Stamps:
         return Placed(times, samples, lost)
 
     def _repeats(self, samples: NDArray[Any], stamps: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which samples are those of before again: the same stamp, to the microsecond, and the same values."""
-        known = {
+        """Which samples are those of before again: the same stamp, to the microsecond, and the same values.
+
+        Samples of a flat signal are alike, and where a packet has one stamp for all of them they are alike in both:
+        there they are told apart only by a stamp that goes back.
+        """
+        before = [
             (round(stamp, 6), row.tobytes())
             for some, rows in self._recent
             for stamp, row in zip(some[-REPEATED:].tolist(), rows[-REPEATED:], strict=True)
-        }
+        ]
+        ones = [(round(stamp, 6), row.tobytes()) for stamp, row in zip(stamps.tolist(), samples, strict=True)]
+        shared = len({stamp for stamp, _ in before}) < len(before)
+        stamps_of: dict[bytes, set[float]] = {}
+        for stamp, values in before + ones:
+            stamps_of.setdefault(values, set()).add(stamp)
+        known, newest = set(before), max((stamp for stamp, _ in before), default=-math.inf)
         repeats = np.zeros(len(stamps), np.bool_)
-        for index, (stamp, row) in enumerate(zip(stamps.tolist(), samples, strict=True)):
-            one = (round(stamp, 6), row.tobytes())
-            repeats[index] = one in known
+        for index, one in enumerate(ones):
+            stamp, values = one
+            telling = not shared and len(stamps_of) > 1 and len(stamps_of[values]) == 1
+            goes_back = stamp < newest or (index > 0 and repeats[index - 1])
+            repeats[index] = one in known and (goes_back or telling)
             known.add(one)
+            newest = max(newest, stamp)
         return repeats
 
     def _out_of_order(self, times: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -357,7 +370,7 @@ class Stamps:
     def _fits_again(self, times: NDArray[np.float64], arrived: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of the waiting are, by the offset as it was, as young as samples used to be."""
         age = arrived - times
-        usual = self._age if math.isfinite(self._age) else 0.0
+        usual = self._age if math.isfinite(self._age) else AHEAD
         return (times > self._newest - BACK) & (age > self._youngest()) & (age < usual + BACK)
 
     def _fits_new(self, times: NDArray[np.float64], arrived: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -381,6 +394,7 @@ class Stamps:
         steps = np.diff(together)
         takes = (len(together) - 1) / self._rate
         runs = bool(np.all(steps >= 0) and abs(float(steps.sum()) - takes) < EARLY + 0.5 * takes)
+        runs &= len(steps) == 0 or bool(steps.any())  # a stamp that stands still is no time, however short the wait
         self._clock = DeviceClock()
         self._counted = None if runs else 0
         self._last = (math.nan, now)
@@ -389,6 +403,13 @@ class Stamps:
     def _by_arrival(self, samples: NDArray[Any], stamps: NDArray[np.float64], now: float, unix: float) -> Placed:
         assert self._clock is not None
         if math.isfinite(unix) and self._sensible_again(stamps, now, unix):
+            # What arrives late was given out as later than it is, by as much: time has to be caught up with.
+            begin = int(np.searchsorted(stamps + self._target(now, unix), self._newest - BACK))
+            self.late += begin
+            self._owed += begin
+            samples, stamps = samples[begin:], stamps[begin:]
+            if not len(stamps):
+                return Placed(stamps, samples)
             self._clock = None
             self._applied, self._age = self._target(now, unix), math.inf
             self.notices.append("the stamps of the source make sense again and are used")
@@ -418,11 +439,8 @@ class Stamps:
     def _sensible_again(self, stamps: NDArray[np.float64], now: float, unix: float) -> bool:
         times = stamps + self._target(now, unix)
         sensible = np.all((times > now - AHEAD) & (times < now + EARLY)) and np.all(np.diff(times) >= 0)
-        if not sensible:
-            self._sense = math.inf
-            return False
-        self._sense = min(self._sense, now)
-        return bool(now - self._sense >= RETURN and times[0] > self._newest - BACK)
+        self._sense = min(self._sense, now) if sensible else math.inf
+        return now - self._sense >= RETURN
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
+import pylsl
 import pytest
 
 from devices.api import Chunk, DeviceError, Events, open_device, unit_name
@@ -151,6 +152,78 @@ def test_a_source_that_comes_back_is_taken_up_again_and_the_gap_is_counted():
     assert after[0].times[0] == pytest.approx(start, abs=2e-3)
     assert after[0].lost == round(gap * 250.0) - 1
     assert all(item.lost == 0 for item in after[1:])
+
+
+def test_a_source_that_comes_back_and_sends_what_was_read_already_gives_it_only_once():
+    twice = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": uuid.uuid4().hex}
+    with ExitStack() as stack:
+        with source(**twice, samples=50) as (name, _):
+            device = stack.enter_context(open_device(f"lsl:name={name}"))
+            before = read(device, lambda items: samples(items) >= 50)
+        assert read(device, lambda items: bool(device.problem)) == []
+        with source(**twice, samples=2500) as (_, start):  # of the 10 s before it began, which reach back before that
+            after = read(device, lambda items: samples(items) + sum(item.lost for item in items) >= 2500)
+    times = np.concatenate([item.times for item in before + after])
+    assert start < before[-1].times[-1]
+    assert np.all(np.diff(times) > 0)
+    assert samples(after) + sum(item.lost for item in after) == 2500
+    assert after[0].times[0] - before[-1].times[-1] < 1.5 / 250.0
+
+
+def test_samples_refused_just_before_a_gap_are_not_counted_twice():
+    twice = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": uuid.uuid4().hex, "samples": 50}
+    with ExitStack() as stack:
+        with source(**twice, bad_stamps=list(range(30, 50))) as (name, _):
+            device = stack.enter_context(open_device(f"lsl:name={name}"))
+            before = read(device, lambda items: samples(items) >= 30 and "20 samples" in device.problem)
+        assert read(device, lambda items: "gone" in device.problem) == []
+        with source(**twice):
+            after = read(device, lambda items: samples(items) >= 50)
+    assert [item.lost for item in before] == [0] * len(before)
+    assert after[0].lost == round((after[0].times[0] - before[-1].times[-1]) * 250.0) - 1
+    assert "refused" not in device.problem
+
+
+def test_looking_for_a_source_that_has_gone_costs_no_core(monkeypatch):
+    asked = []
+    results = pylsl.ContinuousResolver.results
+    monkeypatch.setattr(pylsl.ContinuousResolver, "results", lambda self: asked.append(1) or results(self))
+    with ExitStack() as stack:
+        with source() as (name, _):
+            device = stack.enter_context(open_device(f"lsl:name={name}"))
+        read(device, lambda items: bool(device.problem))
+        asked.clear()
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline:
+            device._wake.set()  # as the reader does, at whatever moment
+            assert device.read(0.1) == []
+        assert len(asked) <= 11
+
+
+def test_what_came_before_a_source_broke_off_is_given_out():
+    with source(samples=8) as (name, _), open_device(f"lsl:name={name}") as device:
+        inlet, whole = device._link.inlet, device._link.inlet.pull_chunk
+
+        def pull_chunk(min_samples=None, **options):
+            if min_samples is None:  # the rest of a chunk
+                raise pylsl.util.LostError("lost")
+            return whole(min_samples=min_samples, **options)
+
+        inlet.pull_chunk = pull_chunk
+        device._link._burst = 256
+        items = read(device, lambda items: samples(items) >= 8)
+    assert samples(items) == 8
+
+
+def test_numbers_that_samples_cannot_hold_are_infinite_and_no_warning(capfd):
+    info = pylsl.StreamInfo(f"test-{uuid.uuid4().hex[:8]}", "EEG", 1, 250.0, "double64", uuid.uuid4().hex)
+    outlet = pylsl.StreamOutlet(info)
+    with open_device(f"lsl:name={info.name()}") as device:
+        for number, value in enumerate((1e300, -1e300, 2.5)):
+            outlet.push_sample([value], pylsl.local_clock() + number / 250.0)
+        items = read(device, lambda items: samples(items) >= 3)
+    assert np.concatenate([item.data[:, 0] for item in items]).tolist() == [np.inf, -np.inf, 2.5]
+    assert capfd.readouterr().err == ""
 
 
 def identity(**spec):

@@ -130,6 +130,8 @@ def test_every_endpoint_has_a_token_of_its_own_and_it_is_nowhere_in_the_record()
         ({"body": b'{"text": "no label"}'}, 400),
         ({"body": b'{"label": ["a"]}'}, 400),
         ({"body": b'{"label": true}'}, 400),
+        ({"body": b'{"label": "\\u0000\\ud800"}'}, 400),
+        ({"path": "/marker?" + "a=1&" * 20}, 400),
         ({"body": b'{"label": ' + b"[" * 20_000}, 400),
         ({"body": b'{"label": 1' + b"0" * 5000 + b"}"}, 400),
         ({"headers": [("Content-Length", "-5")], "body": None}, 411),

@@ -298,3 +298,59 @@ def test_a_marker_of_a_clock_that_was_set_gets_its_time_from_the_new_offset():
     assert events(stamps, [1], [300100.5], 101.0) == ([], [])
     stamps.measure(101.6, -300000.0)
     assert events(stamps, [], [], 101.7) == ([1], [100.5])
+
+
+@pytest.mark.parametrize("latency", [0.3, 0.8])
+@pytest.mark.parametrize("jump", [0.3, 0.9, -0.3, -0.9])
+def test_after_a_small_jump_a_source_that_sends_late_is_back_on_its_stamps_within_seconds(jump, latency):
+    """The clock is measured before the samples that were stamped after the jump arrive."""
+    play = Play().run(5.0, latency=latency)
+    play.measured = -jump
+    play.stamps.measure(play.now, -jump)
+    play.run(latency + 0.1, latency=latency)  # stamped before the jump still
+    play.run(20.0, lambda true: true + jump, latency=latency)
+    error = play.check()
+    np.testing.assert_allclose(error[-2000:], 0.0, atol=1e-6)
+    assert play.lost <= 0.9 * RATE
+    assert not play.stamps.by_arrival
+
+
+def test_a_measurement_of_before_a_jump_does_not_count_as_the_one_that_was_asked_for():
+    play = Play(answers=False).run(5.0)
+    before = play.now
+    play.run(SIZE / RATE, lambda true: true - 10.0)
+    assert play.stamps.asks
+    play.stamps.measure(before, 0.0)
+    assert play.stamps.asks
+    play.measured = 10.0
+    play.run(5.0, lambda true: true - 10.0)
+    np.testing.assert_allclose(play.check(), 0.0, atol=1e-6)
+    assert play.lost == 0
+
+
+@pytest.mark.parametrize("size", [1, 12])
+def test_samples_of_a_flat_signal_are_no_repeats_where_a_packet_has_one_stamp(size):
+    stamps, given = Stamps(RATE, 1000.0, 0.0), 0
+    values = np.zeros((480, 1), np.float32)
+    values[240:246] = 5.0  # as of a trigger channel
+    for begin in range(0, 480, size):
+        packet = 1000.0 + (begin // 12) * 12 / RATE
+        part = values[begin : begin + size]
+        placed = stamps.take(part, np.full(size, packet), packet + 0.06, 0.0)
+        given += len(placed.times)
+        assert placed.lost == 0
+    assert (given, stamps.twice) == (480, 0)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_samples_that_are_each_sent_twice_or_in_packets_are_given_once(flat):
+    stamps, given = Stamps(RATE, 1000.0, 0.0), []
+    for packet in range(20):
+        number = np.arange(packet * 10, packet * 10 + 10)
+        again = np.concatenate((number, number))  # the whole packet once more
+        if packet >= 10 and not flat:
+            again = np.repeat(number, 2)  # each sample once more
+        values = (0 * again if flat else again).astype(np.float32)[:, None]
+        placed = stamps.take(values, 1000.0 + again / RATE, 1000.0 + (number[-1] + 1) / RATE, 0.0)
+        given += placed.times.tolist()
+    np.testing.assert_allclose(given, 1000.0 + np.arange(200) / RATE, atol=1e-9)
