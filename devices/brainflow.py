@@ -129,6 +129,9 @@ EXIT_CODES = {
 
 _library_lock = threading.RLock()
 _log: Path | None = None
+_taken: set[tuple[int, str]] = set()
+"""Boards that are open in this process, by what BrainFlow tells them apart: its second object of one, when it fails or
+is forgotten, would release the first one's."""
 
 
 def connect(rest: str) -> BrainFlowDevice:
@@ -565,6 +568,7 @@ class BrainFlowDevice:
             for preset in plan.presets
         )
         self._board: Any = None  # made when it is opened: BrainFlow's object complains when it outlives the interpreter
+        self._config: tuple[int, str] | None = None
         self._entered = self._streaming = self._over = False
         self._lock = threading.Lock()
         """Held while rows are read, and while the board goes from one state to another."""
@@ -738,11 +742,16 @@ class BrainFlowDevice:
         parameters = board_shim.BrainFlowInputParams()
         for key, value in self._plan.parameters.items():
             setattr(parameters, key, value)
-        self._board = board_shim.BoardShim(self._plan.board, parameters)
+        config = self._plan.board, str(parameters.to_json())
         size = max(preset.height for preset in self._plan.presets) * 8
         rate = max(preset.rate for preset in self._plan.presets)
         buffered = max(min(int(BUFFER_SECONDS * rate), BUFFER_BYTES // size), LONGEST)
         with _library_lock:
+            if config in _taken:
+                return EXIT_CODES[16]
+            _taken.add(config)
+            self._config = config
+            self._board = board_shim.BoardShim(self._plan.board, parameters)
             before = _log.stat().st_size if _log is not None and _log.exists() else 0
             board_shim.BoardShim.set_log_level(int(board_shim.LogLevels.LEVEL_ERROR))
             try:
@@ -782,6 +791,9 @@ class BrainFlowDevice:
         except board_shim.BrainFlowError:
             pass  # it is gone, and with it what there was to release
         self._board = None
+        if self._config is not None:
+            _taken.discard(self._config)
+            self._config = None
 
     def _keep(self) -> None:
         try:

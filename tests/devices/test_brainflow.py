@@ -180,6 +180,17 @@ def test_what_goes_wrong_while_a_board_is_opened_anew_comes_out_of_reading(monke
             device.read(0.1)
 
 
+def test_a_board_that_is_open_already_is_refused_and_goes_on():
+    with open_device("brainflow:synthetic?preset=default&name=first") as device:
+        before = read(device, 10, bool)
+        with pytest.raises(DeviceError, match="it is open already"), open_device("brainflow:synthetic?name=second"):
+            pass
+        after = read(device, 10, lambda items: sum(isinstance(item, Chunk) for item in items) > 20)
+        assert (joined(before + after, "first/eeg")[2], device.problem) == (0, "")
+    with open_device("brainflow:synthetic?name=second") as device:
+        assert read(device, 10, bool)
+
+
 def test_many_openings_leave_nothing_behind():
     process = psutil.Process()
     for opening in range(40):
