@@ -414,6 +414,12 @@ class Stamps:
             self._applied, self._age = self._target(now, unix), math.inf
             self.notices.append("the stamps of the source make sense again and are used")
             return self._place(samples, stamps, now)
+        if stamps[0] <= self._last[0]:  # false for the NaN before the first
+            twice = self._repeats(samples, stamps)
+            self.twice += int(twice.sum())
+            samples, stamps = samples[~twice], stamps[~twice]
+            if not len(stamps):
+                return Placed(stamps, samples)
         if self._counted is None:
             steps = np.diff(stamps, prepend=self._last[0])
             passed = now - self._last[1]

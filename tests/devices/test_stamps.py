@@ -155,6 +155,18 @@ def test_packets_that_come_twice_are_given_once():
     assert (play.stamps.twice, play.lost) == (3 * SIZE, 0)
 
 
+def test_packets_that_come_twice_are_given_once_also_while_samples_are_placed_by_arrival():
+    play = Play().run(20.0, lambda true: true - 1000.0)
+    for _ in range(3):
+        play.run(2.0, lambda true: true - 1000.0)
+        samples = np.arange(play.sent - SIZE, play.sent)
+        play.give(samples, samples / RATE)
+    play.run(2.0, lambda true: true - 1000.0)
+    assert play.stamps.by_arrival
+    assert np.all(np.abs(play.check()) < 0.06)
+    assert (play.stamps.twice, play.lost) == (3 * SIZE, 0)
+
+
 def test_a_packet_out_of_order_is_left_out_and_counted_and_moves_nothing_else():
     play = Play().run(2.0)
     late = np.arange(play.sent, play.sent + SIZE)
