@@ -496,7 +496,7 @@ class PolarDevice:
             "if there are more, try another Bluetooth adapter"
         )
         if self._refused == 1:
-            self._say(f"refused {error}; what it held counts as lost", self._now())
+            self._say(f"refused {error}", self._now())  # samples that were in it are said to be lost in their turn
 
     def _give_all(self, packets: Sequence[Ordered]) -> None:
         for packet in packets:

@@ -440,6 +440,9 @@ def test_heart_rate_and_intervals_become_events(worn):
     np.testing.assert_allclose(second.times, [1010.0, 1010.0, 1010.9, 1010.9])
     worn.strap.beat(bytes.fromhex("04 00"))
     assert "no skin contact" in worn.notices()
+    worn.strap.beat(bytes.fromhex("10 48 00"))  # cut within an interval
+    assert "refused a heart rate measurement of 3 bytes" in worn.notices()
+    assert "lost" not in worn.notices()
 
 
 def test_a_heart_rate_without_intervals_is_one_event_with_one_time(worn):
