@@ -15,8 +15,8 @@ Parts, all on recordings of ``INSULA_DATA`` (or ../shared/data beside the projec
 
 Every figure on eegmat and cinc2017 is given for two halves (places even and odd in the sorted list). The limits of the
 ECG were set before either was looked at: one is from the literature, the other a round figure. The limits of noise,
-muscle and drift come from percentiles over all people of eegmat and the headset recordings, so the false alarms on these
-are not those of unseen recordings.
+muscle and drift come from percentiles over all people of eegmat and the headset recordings, so the false alarms on
+these are not those of unseen recordings.
 """
 
 from __future__ import annotations
