@@ -260,7 +260,7 @@ class Interrupts:
     """Ctrl-C, SIGTERM and a closed terminal end a session in order; only the third in a row abandons it.
 
     A context manager for the main thread. The handler only counts: an exception in the middle of the wind-up would lose
-    what waits for the disk.
+    what waits for the disk. While the sources are still being opened nothing waits, and the first one ends it.
     """
 
     def __init__(self, session: Session) -> None:
@@ -269,6 +269,8 @@ class Interrupts:
 
     def _take(self, number: int, frame: object) -> None:  # noqa: ARG002  (the signature is Python's)
         self.count += 1
+        if not self._session.running:
+            raise KeyboardInterrupt
         self._session.stop()
         if self.count == 2:
             print("insula: finishing; once more abandons what is not written yet", file=sys.stderr)

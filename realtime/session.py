@@ -151,6 +151,8 @@ class Session:
         self._recording: Recording | None = None
         self._description: dict[str, object] = {}
         self._stop = threading.Event()
+        self.running = False
+        """Whether every source is open: until then there is nothing that an interruption could lose."""
         self._asked = False
         self._ended = 0
         self._at_end = False
@@ -196,6 +198,7 @@ class Session:
         with ExitStack() as stack:
             for device in self._devices:
                 stack.enter_context(device)
+            self.running = True
             if self._make_recorder is not None:
                 recorder = self._make_recorder(self.streams)
                 self._description = self._begin_description(recorder)

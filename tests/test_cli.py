@@ -28,6 +28,7 @@ from devices.xdf_format import XdfFile, XdfWriter
 from models.api import Estimate
 from models.bundle import default_bundle_folder
 from realtime.remote import Client, running_sessions
+from realtime.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "devices" / "recordings" / "eegmat_subject05.xdf"
@@ -496,3 +497,10 @@ def test_the_record_of_a_live_lsl_session_gives_its_estimates_again_with_the_mod
     assert {(row["present_eeg"], row["present_ecg"]) for row in given} == {("1.0", "1.0")}
     insula("replay", record, "--headless", "--estimates", tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == table.read_bytes()
+
+
+def test_the_first_ctrl_c_ends_a_command_whose_sources_are_not_open_yet():
+    session = Session([], None, title="nothing", clock=pylsl.local_clock)
+    with pytest.raises(KeyboardInterrupt), insula_module.Interrupts(session):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5.0)
