@@ -157,7 +157,8 @@ class LslDevice:
     one that was started anew while the old one hangs: silent, and no longer answering. Meanwhile ``read`` gives nothing
     and ``problem`` says why. Streams without a rate are events, whatever their format.
 
-    Times of a signal always rise, also from one outlet to the next; `devices.stamps` says what becomes of stamps that make no sense.
+    Times of a signal always rise, also from one outlet to the next; `devices.stamps` says what becomes of stamps
+    that make no sense.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ def test_a_stream_that_makes_sense_is_only_shifted():
     assert (play.lost, play.notices) == (0, [])
 
 
-@pytest.mark.parametrize("jump", [200_000.0, -200_000.0, -900.0, -10.0, 20.0, 1.5, -1.0])
+@pytest.mark.parametrize("jump", [200_000.0, -200_000.0, -900.0, -10.0, 20.0, 1.5, -1.0, 0.3, 0.9, -0.3])
 def test_a_clock_that_jumps_is_measured_and_followed_with_no_sample_lost(jump):
     play = Play().run(5.0)
     play.measured = -jump
@@ -366,3 +366,35 @@ def test_samples_that_are_each_sent_twice_or_in_packets_are_given_once(flat):
         placed = stamps.take(values, 1000.0 + again / RATE, 1000.0 + (number[-1] + 1) / RATE, 0.0)
         given += placed.times.tolist()
     np.testing.assert_allclose(given, 1000.0 + np.arange(200) / RATE, atol=1e-9)
+
+
+def test_a_clock_that_was_set_although_its_stamps_were_not_is_said_and_samples_go_by_arrival():
+    play = Play().run(5.0)
+    play.stamps.measure(play.now, 10.0)
+    play.run(4.0)
+    assert np.all(np.abs(play.check()) < 0.06)
+    assert play.lost == 0
+    (notice,) = play.notices
+    assert "but not its stamps" in notice
+
+
+def test_stamps_of_another_clock_that_leap_move_nothing():
+    play = Play().run(20.0, lambda true: true - 1000.0).run(20.0, lambda true: true - 500.0)
+    assert np.all(np.abs(play.check()) < 0.06)
+    assert play.lost == 0
+
+
+def test_a_drift_is_not_drawn_on_for_ever():
+    offset = Offset()
+    for second in range(0, 60, 2):
+        offset.add(float(second), second * 100e-6, 30e-6)
+    assert offset.at(90.0) == pytest.approx(90 * 100e-6, abs=1e-5)
+    assert offset.at(1e5) == offset.at(1e6) < 0.02
+
+
+def test_a_clock_that_was_set_leaves_no_residual_for_what_was_given_out_before():
+    stamps = Stamps(RATE, 1000.0, 0.0, 1e-5)
+    stamps.measure(1005.0, 0.02, 1e-5)
+    assert stamps.clock(1005.0, 0.0) == pytest.approx((0.02, 1e-5, 0.02))
+    stamps.measure(1010.0, 10.0, 1e-5)
+    assert stamps.clock(1010.0, 0.0) == pytest.approx((10.0, 1e-5, 0.0))
