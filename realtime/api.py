@@ -14,6 +14,32 @@ from models.api import Estimate, Verdict
 STALE = 0.8
 """Seconds without a sample after which a live stream is said to be silent. A chest strap sends every 0.56 s."""
 
+BANDS = ("delta", "theta", "alpha", "beta", "gamma")
+"""Of rhythms; their edges are in `realtime.bandpower`, which is not needed to look at them."""
+HEART_COLUMNS = {
+    "hr": "HR",
+    "rmssd": "RMSSD",
+    "sdnn": "SDNN",
+    "pnn50": "pNN50",
+    "lf": "LF",
+    "hf": "HF",
+    "lf_hf": "LF/HF",
+    "sd1": "SD1",
+    "sd2": "SD2",
+    "breathing": "breathing",
+}
+BODY_COLUMNS: dict[str, str] = {
+    **dict(zip(HEART_COLUMNS, ("bpm", "ms", "ms", "%", "ms^2", "ms^2", "", "ms", "ms", "1/min"), strict=True)),
+    "corrected": "%",
+    **dict.fromkeys(BANDS, "uV^2"),
+    **{f"{band}_share": "%" for band in BANDS},
+    "asymmetry": "",
+    "theta_beta": "",
+    "alpha_peak": "Hz",
+    "slope": "",
+}
+"""Name and unit of every figure of a `Body`, as they are recorded and published."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
@@ -93,6 +119,108 @@ class Estimated:
     quality: dict[str, tuple[Verdict, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of the heart over the ``seconds`` before the time of its `Body`."""
+
+    value: float
+    """NaN when it is not valid; ``reason`` says why, in words."""
+    unit: str
+    seconds: float
+    reason: str = ""
+    corrected: float = 0.0
+    """Share of the beats of the window that are not normal, or not certain, and were left out."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Brain:
+    """Rhythms of one EEG stream over the last 4 s; slope and peak over the last 30 s. NaN where not valid.
+
+    Powers are in uV^2, and NaN when the stream's unit is unknown; shares are of the sum over all bands of `BANDS`.
+    The figures without a channel are of the channels that are valid and called as an electrode is, or of all valid
+    ones when none is: means of powers, shares and ratio, medians of slope and peak.
+    """
+
+    stream: str
+    labels: tuple[str, ...]
+    absolute: NDArray[np.float32]
+    """(channels, bands)."""
+    relative: NDArray[np.float32]
+    """(channels, bands)."""
+    slopes: NDArray[np.float32]
+    """(channels,) exponent of the aperiodic spectrum: 1/f^x has -x."""
+    peaks: NDArray[np.float32]
+    """(channels,) Hz."""
+    invalid: tuple[str, ...]
+    """(channels,) why a channel has no figures, in words; "" where it has."""
+    powers: NDArray[np.float64]
+    """(bands,)."""
+    shares: NDArray[np.float64]
+    """(bands,)."""
+    theta_beta: float = math.nan
+    slope: float = math.nan
+    peak: float = math.nan
+    asymmetry: tuple[tuple[str, float], ...] = ()
+    """("F4-F3", ln alpha right - ln alpha left), the most established pair first."""
+    averaged: int = 0
+    """Channels behind the figures without a channel."""
+    reason: str = ""
+    """Why there is nothing at all, in words."""
+    remark: str = ""
+    """What must be known of the figures, in words."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Body:
+    """Heart and rhythms at a whole second, ``time`` on the session clock. Once a second of signal."""
+
+    time: float
+    ecg: str
+    """Key of the stream of the ECG; "" when there is none."""
+    heart: dict[str, Figure]
+    """By name: HR, RMSSD, SDNN, pNN50, SD1, SD2, LF, HF, LF/HF, breathing. Empty without an ECG."""
+    reason: str
+    """Why ``heart`` is empty, in words."""
+    remark: str
+    """What must be known of the heart's figures, in words."""
+    intervals: NDArray[np.float64]
+    """(n, 3) RR intervals of which it was decided since the `Body` before what they are, some seconds after they came:
+    session clock of the beat that ends it, seconds (NaN for the first beat after a gap), 1.0 when it is between normal
+    beats and 0.0 when it was left out."""
+    brains: tuple[Brain, ...]
+    """Of every EEG stream; what feeds the model first."""
+
+    def values(self) -> tuple[float, ...]:
+        """The figures in the order of `BODY_COLUMNS`; NaN where there is none."""
+        figures = [figure.value if (figure := self.heart.get(name)) else math.nan for name in HEART_COLUMNS.values()]
+        variability = self.heart.get("RMSSD")
+        figures.append(100 * variability.corrected if variability and not variability.reason else math.nan)
+        if not self.brains:
+            return (*figures, *(math.nan,) * (len(BODY_COLUMNS) - len(figures)))
+        brain = self.brains[0]
+        asymmetry = brain.asymmetry[0][1] if brain.asymmetry else math.nan
+        rhythms = [*brain.powers.tolist(), *(100 * brain.shares).tolist()]
+        return (*figures, *rhythms, asymmetry, brain.theta_beta, brain.peak, brain.slope)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beats:
+    """Beats of the ECG as they are found, some tenths of a second after they were: for marks on its trace.
+
+    ``times`` (n,) of the R peaks, session clock; ``amplitudes`` (n,) uV, negative when they point down, NaN when the
+    stream's unit is unknown; ``confidences`` (n,) 0 to 1. ``waves`` (m, 9) are of beats that another one has followed:
+    session clock of onset, peak and offset of P, QRS and T, NaN where a wave is not seen.
+    """
+
+    stream: str
+    channel: str
+    """Label of the lead."""
+    times: NDArray[np.float64]
+    amplitudes: NDArray[np.float64]
+    confidences: NDArray[np.float64]
+    waves: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamHealth:
     key: str
@@ -147,7 +275,7 @@ class Ended:
     reason: str = ""
 
 
-Update = Hello | Traces | Marked | Noted | Estimated | Health | Cleared | Ended
+Update = Hello | Traces | Marked | Noted | Estimated | Beats | Body | Health | Cleared | Ended
 
 
 @dataclass(frozen=True, slots=True)

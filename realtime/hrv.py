@@ -215,6 +215,7 @@ class Variability:
         self.seconds = seconds
         self._beats: list[Beat] = []
         self._solved: _Solved | None = None
+        self._spectrum: tuple[float, float, float, float] | None = None
         classify(np.ones(3))
 
     def push(self, beats: Iterable[Beat]) -> None:
@@ -224,11 +225,13 @@ class Variability:
             floor = self._beats[-1].time - 1.5 * self.seconds
             self._beats = [beat for beat in self._beats if beat.time >= floor]
         self._solved = None
+        self._spectrum = None
 
     def reset(self) -> None:
         """Forget all beats."""
         self._beats = []
         self._solved = None
+        self._spectrum = None
 
     @property
     def beats(self) -> tuple[Beat, ...]:
@@ -310,9 +313,17 @@ class Variability:
         elif name == "SD2":
             value = float(np.std(sums, ddof=1)) / math.sqrt(2)
         else:
-            low, high = (lomb(ends[normal], nn, band) for band in (LF, HF))
+            low, high = self._powers(time, wanted, ends[normal], nn)
             value = {"LF": low, "HF": high}.get(name, low / high if high > 0 else math.nan)
         return Measure(value, kind.unit, covered, time, "", corrected)
+
+    def _powers(
+        self, time: float, seconds: float, ends: NDArray[np.float64], nn: NDArray[np.float64]
+    ) -> tuple[float, float]:
+        """Power in LF and HF. Three figures ask for the same two, which cost more than all the others."""
+        if self._spectrum is None or self._spectrum[:2] != (time, seconds):
+            self._spectrum = (time, seconds, lomb(ends, nn, LF), lomb(ends, nn, HF))
+        return self._spectrum[2:]
 
 
 def _beats_per_second(

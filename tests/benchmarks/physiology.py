@@ -1,0 +1,119 @@
+"""What heart, rhythms and quality of a session cost: ``python tests/benchmarks/physiology.py [--seconds 120]``.
+
+A made-up person (`devices.synthetic_eeg`, `devices.synthetic_ecg`) is cut into chunks as an amplifier and a strap send
+them and goes through what the analysis thread of a session runs: `Windower` with the verdicts on every channel, and
+`Physiology`. Prints the share of one core (CPU time of the thread over seconds of signal) of each, and how long the
+slowest chunk took. The first minutes count apart: figures over 5 min of beats cost more than those over one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+RATE, CHANNELS, ECG_RATE, CHUNK = 500.0, 32, 130.0, 16
+LABELS = (  # noqa: SIM905  (as a cap lists them)
+    "Fp1 Fp2 F7 F3 Fz F4 F8 FC5 FC1 FC2 FC6 T7 C3 Cz C4 T8 CP5 CP1 CP2 CP6 P7 P3 Pz P4 P8 PO9 O1 Oz O2 PO10 AF3 AF4"
+).split()
+
+
+def made(seconds: float, ecg_rate: float):
+    """EEG (n, CHANNELS) with alpha, and an ECG (m, 1) of 65 beats a minute that breathe, uV."""
+    random = np.random.default_rng(0)
+    n = round(seconds * RATE)
+    f = np.fft.rfftfreq(n, 1 / RATE)
+    spectrum = np.fft.rfft(random.standard_normal((n, CHANNELS)), axis=0)
+    spectrum *= np.where(f > 0.5, np.maximum(f, 0.5) ** -0.5, 0.0)[:, None]
+    eeg = np.fft.irfft(spectrum, n, axis=0)
+    eeg = 12 * eeg / eeg.std() + 8 * np.sin(2 * np.pi * 10 * np.arange(n) / RATE)[:, None]
+    t = np.arange(round(seconds * ecg_rate)) / ecg_rate
+    beats, at = [], 0.5
+    while at < seconds:
+        beats.append(at)
+        at += 0.92 + 0.05 * np.sin(2 * np.pi * 0.25 * at) + 0.01 * random.standard_normal()
+    ecg = 5 * random.standard_normal(len(t))
+    for height, width, shift in (
+        (1000.0, 0.012, 0.0),
+        (-200.0, 0.012, 0.03),
+        (100.0, 0.02, -0.16),
+        (250.0, 0.05, 0.25),
+    ):
+        for beat in beats:
+            low, high = t.searchsorted([beat + shift - 5 * width, beat + shift + 5 * width])
+            ecg[low:high] += height * np.exp(-0.5 * ((t[low:high] - beat - shift) / width) ** 2)
+    return eeg.astype(np.float32), ecg[:, None].astype(np.float32)
+
+
+def chunks(seconds: float, ecg_rate: float):
+    from devices.api import Chunk
+
+    eeg, ecg = made(seconds, ecg_rate)
+    found = []
+    for key, data, rate, size in (("eeg", eeg, RATE, CHUNK), ("ecg", ecg, ecg_rate, 73 if ecg_rate < 200 else CHUNK)):
+        times = 1000.0 + np.arange(len(data)) / rate
+        found += [Chunk(key, times[at : at + size], data[at : at + size]) for at in range(0, len(data), size)]
+    return sorted(found, key=lambda chunk: chunk.times[-1])
+
+
+def measure(name: str, work, items, seconds: float) -> None:
+    """``work`` takes every item; prints the CPU it used."""
+    spent = np.empty(len(items))
+    for at, item in enumerate(items):
+        before = time.thread_time()
+        work(item)
+        spent[at] = time.thread_time() - before
+    ends = np.array([item.times[-1] for item in items]) - 1000.0
+    early, late = ends < 60, ends >= seconds - 60
+    shares = [100 * spent[part].sum() / min(60.0, seconds) for part in (early, late)]
+    worst = 1000 * np.quantile(spent, [0.99, 1.0])
+    print(
+        f"{name:32} {shares[0]:6.2f} % first minute  {shares[1]:6.2f} % last minute   a chunk: "
+        f"p99 {worst[0]:.1f} ms, max {worst[1]:.1f} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=330.0, help="of signal")
+    chosen = parser.parse_args()
+    from devices.api import StreamInfo
+    from models.api import InputSpec, WindowSpec
+    from realtime.bandpower import BandPower
+    from realtime.physiology import Physiology
+    from realtime.windows import Windower
+
+    print(f"{platform.platform()}, Python {platform.python_version()}, NumPy {np.__version__}")
+    for ecg_rate in (ECG_RATE, RATE):
+        streams = [
+            StreamInfo(key="eeg", kind="eeg", channels=tuple(LABELS), rate=RATE, unit="uV"),
+            StreamInfo(key="ecg", kind="ecg", channels=("ECG",), rate=ecg_rate, unit="uV"),
+        ]
+        print(f"{CHANNELS} channels of EEG at {RATE:g} Hz, ECG at {ecg_rate:g} Hz, {chosen.seconds:g} s; of one core:")
+        items = chunks(chosen.seconds, ecg_rate)
+        eeg, ecg = ([item for item in items if item.stream == key] for key in ("eeg", "ecg"))
+        spec = WindowSpec(
+            inputs=(InputSpec(kind="eeg", channels=tuple(LABELS)), InputSpec(kind="ecg", channels=("ECG",))), hop=1.0
+        )
+        measure("heart", Physiology(streams[1:]).push, ecg, chosen.seconds)
+        measure("rhythms", BandPower(streams[0]).push, eeg, chosen.seconds)
+        measure("heart and rhythms of a session", Physiology(streams).push, items, chosen.seconds)
+        windower, physiology = Windower(spec, streams), Physiology(streams)
+        measure("filters, windows and quality", windower.push, items, chosen.seconds)
+        windower = Windower(spec, streams)
+
+        def everything(item, windower=windower, physiology=physiology) -> None:
+            windower.push(item)
+            physiology.push(item)
+
+        measure("all of it", everything, items, chosen.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Heart and rhythms of a session: the same however it is cut, whatever is missing, in any unit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from devices.api import Chunk, StreamInfo
+from models.api import InputSpec, WindowSpec
+from realtime import bandpower, hrv
+from realtime.api import BANDS, BODY_COLUMNS, HEART_COLUMNS, Beats, Body
+from realtime.physiology import PATIENCE, Physiology
+from realtime.sources import choose
+
+CAP = StreamInfo(key="cap", kind="eeg", channels=("F3", "F4", "Cz", "AUX"), rate=250.0, unit="uV")
+STRAP = StreamInfo(key="strap", kind="ecg", channels=("ECG",), rate=130.0, unit="uV")
+SECONDS = 70.0
+START = 500.3
+
+
+def eeg(seconds=SECONDS, rate=250.0, channels=4):
+    """White noise of 5 uV and alpha of 20 uV at 10 Hz, (n, channels) uV; the right side has twice the alpha."""
+    n = round(seconds * rate)
+    alpha = 20 * np.sin(2 * np.pi * 10 * np.arange(n) / rate)
+    return 5 * np.random.default_rng(1).standard_normal((n, channels)) + alpha[:, None] * (
+        1 + (np.arange(channels) == 1)
+    )
+
+
+def ecg(seconds=SECONDS, rate=130.0, early=None):
+    """75 beats a minute of 1 mV, every fourth interval 40 ms longer, (n, 1) uV; ``early`` is a premature beat."""
+    t = np.arange(round(seconds * rate)) / rate
+    beats = np.cumsum(0.8 + 0.04 * (np.arange(round(seconds / 0.8) + 2) % 4 == 0))
+    if early is not None:
+        beats[early] -= 0.35
+    rows = 5 * np.random.default_rng(2).standard_normal(len(t))
+    for height, width, shift in ((1000, 0.012, 0.0), (90, 0.02, -0.15), (250, 0.045, 0.25)):
+        rows += height * np.exp(-0.5 * ((t[:, None] - beats - shift) / width) ** 2).sum(axis=1)
+    return rows[:, None]
+
+
+def cut(stream, samples, sizes, start=START, late=0.0):
+    """Chunks of ``samples`` in turns of ``sizes``; each with the time at which it comes."""
+    found, at, turn = [], 0, 0
+    while at < len(samples):
+        n = sizes[turn % len(sizes)]
+        times = start + np.arange(at, min(at + n, len(samples))) / stream.rate
+        found.append((times[-1] + late, Chunk(stream.key, times, samples[at : at + n].astype(np.float32))))
+        at, turn = at + n, turn + 1
+    return found
+
+
+def merged(*parts):
+    return [chunk for _, chunk in sorted(itertools.chain(*parts), key=lambda part: part[0])]
+
+
+def run(physiology, chunks):
+    found = [update for chunk in chunks for update in physiology.push(chunk)] + physiology.finish()
+    return [x for x in found if isinstance(x, Body)], [x for x in found if isinstance(x, Beats)]
+
+
+def bits(bodies):
+    """Everything that bodies say, to the last bit."""
+    return [
+        (
+            body.time,
+            np.array(body.values()).tobytes(),
+            {name: (repr(one.value), one.reason, one.seconds, one.corrected) for name, one in body.heart.items()},
+            body.reason,
+            body.intervals.tobytes(),
+            [(b.absolute.tobytes(), b.slopes.tobytes(), b.invalid, b.reason, repr(b.asymmetry)) for b in body.brains],
+        )
+        for body in bodies
+    ]
+
+
+def value(body, column):
+    return body.values()[list(BODY_COLUMNS).index(column)]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return run(Physiology([CAP, STRAP]), merged(cut(CAP, eeg(), [25]), cut(STRAP, ecg(), [73])))
+
+
+def test_a_session_has_heart_and_rhythms_once_a_second(whole):
+    bodies, beats = whole
+    assert [body.time for body in bodies] == list(range(501, 501 + len(bodies)))
+    assert len(bodies) == 70
+    last = bodies[-1]
+    assert value(last, "hr") == pytest.approx(60 / 0.81, rel=0.01)
+    assert last.heart["HR"].unit == "bpm"
+    assert value(last, "rmssd") == pytest.approx(40 / math.sqrt(2), rel=0.08)
+    assert last.heart["RMSSD"].seconds == pytest.approx(60, abs=1)
+    assert value(last, "corrected") == 0
+    assert math.isnan(value(last, "lf_hf"))
+    assert "needs 120 s" in last.heart["LF/HF"].reason
+    assert value(last, "alpha") == pytest.approx((200 + 800 + 200) / 3, rel=0.03)  # Cz, F3 and F4, not AUX
+    assert last.brains[0].averaged == 3
+    assert value(last, "alpha_share") > 95
+    assert value(last, "asymmetry") == pytest.approx(math.log(4), abs=0.05)
+    assert value(last, "alpha_peak") == pytest.approx(10, abs=0.2)
+    times = np.concatenate([one.times for one in beats])
+    assert len(times) == 86
+    assert np.all(np.diff(times) > 0.75)
+    assert {one.channel for one in beats} == {"ECG"}
+    waves = np.concatenate([one.waves for one in beats])
+    order = np.diff(waves[~np.isnan(waves).any(axis=1)], axis=1)
+    assert len(order) > 60
+    assert np.all(order > 0)
+
+
+def test_every_beat_is_told_once_with_its_interval_and_a_premature_one_is_left_out():
+    samples = ecg(early=40)
+    bodies, beats = run(Physiology([STRAP]), merged(cut(STRAP, samples, [73])))
+    rows = np.concatenate([body.intervals for body in bodies])
+    times = np.concatenate([one.times for one in beats])
+    np.testing.assert_array_equal(rows[:, 0], times[: len(rows)])
+    assert len(times) - len(rows) <= 5  # of the newest it is not decided yet
+    assert math.isnan(rows[0, 1])
+    np.testing.assert_allclose(rows[1:, 1], np.diff(rows[:, 0]), rtol=1e-12)
+    assert rows[1:, 2].tolist() == [float(i not in (40, 41)) for i in range(1, len(rows))]
+    assert 0 < value(bodies[-1], "corrected") < 5
+
+
+@pytest.mark.parametrize("sizes", [([1], [1]), ([7, 300, 64], [13]), ([500], [260]), ([250, 3], [72, 74])])
+def test_any_cut_of_the_chunks_gives_the_same_to_the_last_bit(whole, sizes):
+    bodies, beats = run(Physiology([CAP, STRAP]), merged(cut(CAP, eeg(), sizes[0]), cut(STRAP, ecg(), sizes[1])))
+    assert bits(bodies) == bits(whole[0])
+    for name in ("times", "amplitudes", "confidences", "waves"):
+        ours, theirs = (np.concatenate([getattr(one, name) for one in found]) for found in (beats, whole[1]))
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_replay_that_is_wound_back_says_the_same_again(whole):
+    chunks = merged(cut(CAP, eeg(), [25]), cut(STRAP, ecg(), [73]))
+    physiology = Physiology([CAP, STRAP])
+    run(physiology, chunks[: len(chunks) // 2])
+    physiology.reset()
+    assert bits(run(physiology, chunks)[0]) == bits(whole[0])
+
+
+def test_a_strap_that_falls_silent_takes_its_own_figures_with_it_and_brings_them_back():
+    strap = [part for part in cut(STRAP, ecg(), [73]) if not START + 30 < part[0] < START + 45]
+    chunks = merged(cut(CAP, eeg(), [25]), strap)
+    physiology, bodies, lag = Physiology([CAP, STRAP]), [], []
+    for chunk in chunks:
+        for update in physiology.push(chunk):
+            if isinstance(update, Body):
+                bodies.append(update)
+                lag.append(chunk.times[-1] - update.time)
+    silent = [body for body in bodies if not body.heart]
+    assert {body.reason for body in silent} == {"strap: no samples"}
+    assert [body.time for body in silent] == list(range(531, 546))
+    assert all(np.isfinite(body.brains[0].shares).all() for body in bodies[5:])
+    assert max(lag) < PATIENCE + 1.5
+    assert lag[bodies.index(silent[-2])] < 0.5  # nobody waits for it any more
+    assert np.isfinite(value(bodies[-1], "hr"))
+
+
+def test_without_an_ecg_or_without_eeg_what_there_is_is_given_and_what_is_not_is_said():
+    bodies, beats = run(Physiology([CAP]), merged(cut(CAP, eeg(6), [25])))
+    assert beats == []
+    assert bodies[-1].reason == "no ECG: no stream carries it"
+    assert value(bodies[-1], "alpha") > 100
+    bodies, _ = run(Physiology([STRAP]), merged(cut(STRAP, ecg(12), [73])))
+    assert np.isfinite(value(bodies[-1], "hr"))
+    assert bodies[-1].brains == ()
+    assert Physiology([]).empty
+    assert not Physiology([STRAP]).empty
+
+
+def test_an_ecg_lead_of_the_amplifier_is_followed_and_is_no_eeg():
+    both = StreamInfo(key="amp", kind="eeg", channels=("Fp1", "O1", "ECG"), rate=250.0, unit="uV")
+    samples = np.concatenate([eeg(20, channels=2), ecg(20, 250.0)], axis=1)
+    bodies, beats = run(Physiology([both]), merged(cut(both, samples, [40])))
+    assert value(bodies[-1], "hr") == pytest.approx(60 / 0.81, rel=0.01)
+    assert bodies[-1].brains[0].averaged == 2
+    assert beats[0].channel == "ECG"
+
+
+def test_what_feeds_the_model_is_followed():
+    other = StreamInfo(key="other", kind="ecg", channels=("ECG",), rate=500.0, unit="uV")
+    spec = WindowSpec(inputs=(InputSpec(kind="ecg", channels=("ECG",)),))
+    bodies, _ = run(Physiology([STRAP, other], choose([STRAP], spec)), merged(cut(STRAP, ecg(12), [73])))
+    assert bodies[-1].ecg == "strap"
+
+
+def test_millivolts_are_microvolts_times_a_thousand_and_an_unknown_unit_gives_no_amplitudes():
+    def last(unit, factor):
+        streams = [
+            StreamInfo(key="cap", kind="eeg", channels=CAP.channels, rate=250.0, unit=unit),
+            StreamInfo(key="strap", kind="ecg", channels=("ECG",), rate=130.0, unit=unit),
+        ]
+        chunks = merged(cut(streams[0], factor * eeg(20), [25]), cut(streams[1], factor * ecg(20), [73]))
+        bodies, beats = run(Physiology(streams), chunks)
+        return bodies[-1], np.concatenate([one.amplitudes for one in beats])
+
+    known, heights = last("uV", 1.0)
+    small, same = last("mV", 1e-3)
+    assert value(small, "alpha") == pytest.approx(value(known, "alpha"), rel=1e-4)
+    np.testing.assert_allclose(same, heights, rtol=1e-4)
+    strange, none = last("counts", 1.0)
+    assert math.isnan(value(strange, "alpha"))
+    assert value(strange, "alpha_share") == pytest.approx(value(known, "alpha_share"))
+    assert np.isnan(none).all()
+    assert value(strange, "hr") == value(known, "hr")
+    assert "unit 'counts' is unknown" in strange.remark
+    assert "only shares" in strange.brains[0].remark
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rate": 50.0}, "50 Hz"),
+        ({"rate": 5000.0}, "5000 Hz"),
+        ({"channels": tuple(f"E{i}" for i in range(300))}, "300 channels"),
+    ],
+)
+def test_a_stream_that_cannot_have_rhythms_is_refused_in_words(changes, words):
+    odd = StreamInfo(**({"key": "cap", "kind": "eeg", "channels": ("Cz",), "rate": 250.0, "unit": "uV"} | changes))
+    physiology = Physiology([odd, STRAP])
+    bodies, _ = run(physiology, merged(cut(STRAP, ecg(6), [73])))
+    assert words in bodies[-1].brains[0].reason
+    assert math.isnan(value(bodies[-1], "alpha"))
+
+
+def test_an_ecg_at_a_rate_without_r_peaks_is_refused_in_words():
+    for rate, words in ((64.0, "64 Hz"), (4000.0, "4000 Hz")):
+        slow = StreamInfo(key="slow", kind="ecg", channels=("ECG",), rate=rate, unit="uV")
+        bodies, _ = run(Physiology([CAP, slow]), merged(cut(CAP, eeg(6), [25])))
+        assert words in bodies[-1].reason
+
+
+def test_the_names_that_a_screen_uses_are_those_of_the_analysis():
+    assert tuple(bandpower.BANDS) == BANDS
+    assert set(HEART_COLUMNS.values()) == {*hrv.KINDS, "breathing"}
+    body = run(Physiology([CAP]), merged(cut(CAP, eeg(2), [25])))[0][-1]
+    assert len(body.values()) == len(BODY_COLUMNS)
