@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from models.api import Estimate
     from models.bundle import Bundle
     from models.model import Model
-    from realtime.api import Health, Noted
-    from realtime.outlet import AffectOutlet
+    from realtime.api import Body, Health, Noted
     from realtime.record import Recorder, Study
     from realtime.remote import Server
     from realtime.session import Session, Summary
 
+Said = TypeVar("Said")
 DEMO_PERSON = "05"
 """Of eegmat: the person of the recording that ships, left out of the training of the model that ships."""
 MANY = 12
@@ -350,7 +350,7 @@ def run_session(
     """
     from devices.api import Transport
     from devices.lsl import lsl_clock
-    from realtime.outlet import AffectOutlet
+    from realtime.outlet import AffectOutlet, PhysiologyOutlet
     from realtime.remote import Server
     from realtime.session import Session
 
@@ -383,7 +383,12 @@ def run_session(
             session.follow(estimates, stack.enter_context(EstimateTable(Path(estimates), session.card.targets)))
         if session.card and (transport is None or transport.speed != math.inf):
             outlet = stack.enter_context(AffectOutlet(session.card, title))
-            session.follow("LSL", now_stamped(outlet, transport, session.card.hop) if transport else outlet.push)
+            publish = now_stamped(outlet.push, estimate_time, transport, session.card.hop) if transport else outlet.push
+            session.follow("LSL", publish)
+        if transport is None or transport.speed != math.inf:
+            figures = stack.enter_context(PhysiologyOutlet(title))
+            follow = now_stamped(figures.push, body_time, transport, 1.0) if transport else figures.push
+            session.follow_body("LSL physiology", follow)
         interrupts = stack.enter_context(Interrupts(session))
         if not headless:
             window = Dashboard(server, console)
@@ -413,22 +418,32 @@ def run_session(
     return status
 
 
-def now_stamped(outlet: AffectOutlet, transport: Transport, hop: float) -> Callable[[Estimate], None]:
-    """Publishes a replay's estimates, which are about then, as if they were about now.
+def estimate_time(estimate: Estimate) -> float:
+    return estimate.t_end
 
-    While a replay catches up after a seek there is more than one estimate for a moment: the first stands for all, so
-    that stamps go forward.
+
+def body_time(body: Body) -> float:
+    return body.time
+
+
+def now_stamped(
+    push: Callable[[Said, float], None], moment: Callable[[Said], float], transport: Transport, hop: float
+) -> Callable[[Said], None]:
+    """Publishes what a replay says every ``hop`` seconds, which is about then, as if it were about now.
+
+    While a replay catches up after a seek there is more than one for a moment: the first stands for all, so that
+    stamps go forward.
     """
     from devices.lsl import lsl_clock
 
     newest = -math.inf
 
-    def publish(estimate: Estimate) -> None:
+    def publish(said: Said) -> None:
         nonlocal newest
-        stamp = estimate.t_end + lsl_clock() - transport.position
+        stamp = moment(said) + lsl_clock() - transport.position
         if stamp >= newest + 0.5 * hop / max(transport.speed, 1.0):
             newest = stamp
-            outlet.push(estimate, stamp)
+            push(said, stamp)
 
     return publish
 

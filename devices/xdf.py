@@ -39,6 +39,7 @@ from devices.xdf_format import (
     EVENT_SKIPPED,
     EVENT_TICK,
     OWN_DESC,
+    PHYSIOLOGY_TYPE,
     SESSION_NAME,
     SESSION_TYPE,
     XdfError,
@@ -183,7 +184,7 @@ class XdfReplay:
 
     def _admit(self, stream: XdfStream) -> None:
         label = f"{stream.name} ({stream.type})"
-        if self.own and (stream.id in self._session_ids or stream.type == AFFECT_TYPE):
+        if self.own and (stream.id in self._session_ids or stream.type in (AFFECT_TYPE, PHYSIOLOGY_TYPE)):
             return
         if not self.own and not self._file.samples(stream.id):
             self.left_out.append((label, "no samples"))

@@ -36,6 +36,7 @@ from devices.xdf_layout import (
     MAGIC,
     MARKERS_TYPE,
     OWN_DESC,
+    PHYSIOLOGY_TYPE,
     SESSION_NAME,
     SESSION_TYPE,
     TAG_BOUNDARY,
@@ -61,7 +62,7 @@ _TYPES = frozenset(
     "eeg ecg ekg emg eog gsr eda scl ppg bvp resp respiration temp temperature acc accelerometer gyro gyroscope mag "
     "magnetometer imu markers marker stringmarker stringmarkers event events trigger stim gaze eyetracking pupil hr rr "
     "hrv nirs fnirs audio video mocap position orientation quality impedance battery misc aux ref signal "
-    f"{SESSION_TYPE} {AFFECT_TYPE}".lower().split()
+    f"{SESSION_TYPE} {AFFECT_TYPE} {PHYSIOLOGY_TYPE}".lower().split()
 )
 _UNITS = frozenset(
     unit.lower()
@@ -228,12 +229,12 @@ class _Copy:
 
     def _make_names(self) -> dict[int, str]:
         """A name for each stream from its type only; insula's own streams are recognised by theirs."""
-        own = {SESSION_NAME, "insula affect", "insula withheld"}
+        own = {SESSION_NAME, "insula affect", "insula withheld", "insula physiology", "insula beats"}
         numbered: dict[str, int] = {}
         names = {}
         for stream in self._file.streams.values():
             kind = self._types[stream.id]
-            if stream.name in own and kind in (SESSION_TYPE, AFFECT_TYPE):
+            if stream.name in own and kind in (SESSION_TYPE, AFFECT_TYPE, PHYSIOLOGY_TYPE):
                 names[stream.id] = stream.name
                 continue
             numbered[kind] = numbered.get(kind, 0) + 1

@@ -1,4 +1,4 @@
-"""The estimates as an LSL stream of type ``Affect``, for whoever records or reacts to them."""
+"""LSL streams for whoever records or reacts to them: estimates of type ``Affect``, heart and rhythms ``Physiology``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Self
 import pylsl
 
 from devices.lsl import use_network
+from devices.xdf_format import PHYSIOLOGY_TYPE
 from models.api import Estimate, estimate_channels
-from realtime.api import ModelCard
+from realtime.api import BODY_COLUMNS, Body, ModelCard
+from realtime.record import PHYSIOLOGY_MEANING
 
 MEANING = (
     "mean and sd of each target over the window that ends at the time stamp (LSL clock); NaN when the estimate is "
@@ -66,6 +68,51 @@ class AffectOutlet:
         if estimate.targets != self._targets:
             raise ValueError(f"the outlet was opened for {self._targets}, the estimate is of {estimate.targets}")
         self._outlet.push_sample(estimate.values(), estimate.t_end if stamp is None else stamp)
+
+    def close(self) -> None:
+        """Take the stream off the network."""
+        self._outlet = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class PhysiologyOutlet:
+    """An outlet of irregular rate and format double64, with the figures of `realtime.api.BODY_COLUMNS`.
+
+    Otherwise as `AffectOutlet`; there is no model to it.
+    """
+
+    def __init__(self, title: str = "", name: str = "insula") -> None:
+        use_network()
+        identity = hashlib.sha256("\0".join((platform.node(), title, name)).encode()).hexdigest()
+        info = pylsl.StreamInfo(
+            name,
+            PHYSIOLOGY_TYPE,
+            len(BODY_COLUMNS),
+            pylsl.IRREGULAR_RATE,
+            pylsl.cf_double64,
+            f"insula-physiology-{identity[:16]}",
+        )
+        desc = info.desc()
+        channels = desc.append_child("channels")
+        for label, unit in BODY_COLUMNS.items():
+            channel = channels.append_child("channel")
+            channel.append_child_value("label", label)
+            channel.append_child_value("unit", unit)
+        desc.append_child_value("meaning", PHYSIOLOGY_MEANING)
+        desc.append_child_value("use", RESEARCH_USE)
+        desc.append_child("synchronization").append_child_value("can_drop_samples", "true")
+        self._outlet: pylsl.StreamOutlet | None = pylsl.StreamOutlet(info)
+
+    def push(self, body: Body, stamp: float | None = None) -> None:
+        """Publish the figures of one second, stamped with its time, which must be on the LSL clock, or ``stamp``."""
+        if self._outlet is None:
+            raise ValueError("the outlet is closed")
+        self._outlet.push_sample(body.values(), body.time if stamp is None else stamp)
 
     def close(self) -> None:
         """Take the stream off the network."""

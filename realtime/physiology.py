@@ -299,12 +299,13 @@ class Physiology:
                 line.awaited &= furthest - max(line.reached, self._first) <= PATIENCE / HOP
             if not everything and any(line.awaited and line.reached < second for line in lines):
                 break
-            bodies.append(self._body(second))
+            bodies.append(self.body(second * HOP))
             self._done = second
         return bodies
 
-    def _body(self, second: int) -> Body:
-        time = second * HOP
+    def body(self, time: float) -> Body:
+        """What there is at ``time``; by itself only for what is `empty`, to say why."""
+        second = round(time / HOP)
         reason, remark, ecg = self._reason, "", ""
         figures: dict[str, Figure] = {}
         intervals = np.zeros((0, 3))

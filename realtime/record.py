@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.api import Chunk, Clock, Events, Item, Notice, StreamInfo, Tick
 from devices.xdf_format import (
@@ -28,6 +29,7 @@ from devices.xdf_format import (
     EVENT_UNRECORDED,
     MARKERS_TYPE,
     OWN_DESC,
+    PHYSIOLOGY_TYPE,
     SESSION_NAME,
     SESSION_TYPE,
     XdfError,
@@ -35,6 +37,7 @@ from devices.xdf_format import (
 )
 from models.api import Estimate, estimate_channels
 from realtime.alarms import Alarmed
+from realtime.api import BODY_COLUMNS, Body
 from realtime.sidecar import write_sidecar
 
 LAST_RUN = 9999
@@ -56,7 +59,19 @@ class Unrecorded:
     entries: int
 
 
-Recordable = Item | Estimate | Skipped | Alarmed | Unrecorded
+Recordable = Item | Estimate | Body | Skipped | Alarmed | Unrecorded
+PHYSIOLOGY_MEANING = (
+    "heart and brain rhythms at the time stamp, from the samples before it; NaN where a figure is not valid. Heart "
+    "after Task Force 1996 (Circulation 93:1043): hr over 10 s; rmssd, pnn50 and sd1 over 60 s; sdnn, sd2, lf and hf "
+    "over up to 300 s; breathing over 60 s; corrected: share of the beats of 60 s that were left out. Bands delta 1-4, "
+    "theta 4-8, alpha 8-13, beta 13-30, gamma 30-45 Hz over 4 s, means over the valid electrodes; shares are of "
+    "1-45 Hz; asymmetry: ln alpha right - ln alpha left of the first frontal pair that there is; alpha_peak and slope "
+    "over 30 s, medians"
+)
+BEATS_MEANING = (
+    "one sample a heartbeat, at its R peak: the RR interval that ends there, NaN after a gap; normal is 0 where it was "
+    "left out because one of its beats is not normal or not certain; the last beats of a session are not decided"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +187,7 @@ class Recorder:
                 format="string",
                 desc={"meaning": "why the estimate that ends here was withheld"},
             )
+        self._bodies: tuple[int, int] | None = None
         self._silent_on_clock = {*self._ids.values(), self._session}
         if targets:
             self._silent_on_clock |= {self._affect, self._reasons}
@@ -225,10 +241,42 @@ class Recorder:
                 self._event(entry.time, f"{EVENT_UNRECORDED} {entry.entries}")
             case Estimate():
                 with self._writer.together():
-                    self._say_clock(self._affect, entry.t_end)
-                    self._writer.write(self._affect, [entry.t_end], np.array([entry.values()]))
+                    self._numbers(self._affect, [entry.t_end], np.array([entry.values()]))
                     if entry.withheld is not None:
                         self._strings(self._reasons, [entry.t_end], [entry.withheld])
+
+            case Body():
+                rows, beats = self._bodies or self._begin_bodies()
+                with self._writer.together():
+                    self._numbers(rows, [entry.time], np.array([entry.values()]))
+                    self._numbers(beats, entry.intervals[:, 0].tolist(), entry.intervals[:, 1:])
+
+    def _begin_bodies(self) -> tuple[int, int]:
+        """The streams of heart and rhythms; a session without signals of the body has none."""
+        rows = self._writer.add_stream(
+            name="insula physiology",
+            type=PHYSIOLOGY_TYPE,
+            channels=tuple(BODY_COLUMNS),
+            rate=0.0,
+            format="double64",
+            desc={"meaning": PHYSIOLOGY_MEANING, "units": {name: unit for name, unit in BODY_COLUMNS.items() if unit}},
+        )
+        beats = self._writer.add_stream(
+            name="insula beats",
+            type=PHYSIOLOGY_TYPE,
+            channels=("rr", "normal"),
+            rate=0.0,
+            format="double64",
+            desc={"meaning": BEATS_MEANING, "units": {"rr": "s"}},
+        )
+        self._bodies = rows, beats
+        self._silent_on_clock |= {rows, beats}
+        return self._bodies
+
+    def _numbers(self, number: int, times: Sequence[float], values: NDArray[np.float64]) -> None:
+        if times:
+            self._say_clock(number, times[0])
+        self._writer.write(number, times, values)
 
     def _event(self, time: float, text: str) -> None:
         self._strings(self._session, [time], [text])

@@ -27,7 +27,21 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Self, get_args
 
-from realtime.api import Cleared, Command, Ended, Estimated, Health, Hello, Mark, Marked, Noted, Traces, Update
+from realtime.api import (
+    Beats,
+    Body,
+    Cleared,
+    Command,
+    Ended,
+    Estimated,
+    Health,
+    Hello,
+    Mark,
+    Marked,
+    Noted,
+    Traces,
+    Update,
+)
 
 TRACE_SECONDS = 60.0
 """How far back a newcomer sees traces."""
@@ -35,6 +49,11 @@ TRACES_KEPT = 10_000
 """Messages with traces kept of a stream, whatever its stamps say; a session sends about 1 200 in `TRACE_SECONDS`."""
 KEPT = 50_000
 """Estimates and markers kept for newcomers: more than 12 hours at one a second."""
+BODIES_KEPT = 3600
+"""Seconds of heart rate and RR intervals kept for newcomers."""
+LASTING_FIGURES = ("HR", "RMSSD")
+"""What is kept of the heart beside the newest `Body`."""
+BEATS_KEPT = 1000
 NOTES_KEPT = 500
 """Notes kept for newcomers."""
 PENDING = 2_000
@@ -173,6 +192,9 @@ class _History:
         self._kept: deque[Marked | Estimated] = deque(maxlen=KEPT)
         self._newest: Estimated | None = None
         self._notes: deque[Noted] = deque(maxlen=NOTES_KEPT)
+        self._beats: deque[Beats] = deque(maxlen=BEATS_KEPT)
+        self._bodies: deque[Body] = deque(maxlen=BODIES_KEPT)
+        self._body: Body | None = None
 
     def add(self, update: Update) -> None:
         match update:
@@ -194,6 +216,16 @@ class _History:
                 self._kept.clear()
                 self._newest = None
                 self._notes.clear()
+                self._beats.clear()
+                self._bodies.clear()
+                self._body = None
+            case Beats():
+                self._beats.append(update)
+            case Body():
+                if self._body:
+                    figures = {name: self._body.heart[name] for name in LASTING_FIGURES if name in self._body.heart}
+                    self._bodies.append(replace(self._body, heart=figures, brains=()))
+                self._body = update
             case Noted():
                 self._notes.append(update)
             case Marked():
@@ -212,6 +244,10 @@ class _History:
         yield from self._kept
         if self._newest:
             yield self._newest
+        yield from self._beats
+        yield from self._bodies
+        if self._body:
+            yield self._body
         yield from self._notes
         if self._health:
             yield self._health
@@ -222,14 +258,15 @@ class _History:
 class _Peer:
     """One attached dashboard: a thread that sends, a thread that takes its commands.
 
-    What happened before it came is sent first and whole. Of what happens since then, traces and health wait in a queue
-    of their own, which is emptied when a dashboard is too slow; the rest waits as long as a newcomer would get it.
+    What happened before it came is sent first and whole. Of what happens since then, what the next picture
+    replaces waits in a queue of its own, which is emptied when a dashboard is too slow; the rest waits as long as a
+    newcomer would get it.
     """
 
     def __init__(self, connection: Connection, backlog: Iterator[Update], commands: deque[Command]) -> None:
         self._connection = connection
         self._backlog = deque(backlog)
-        self._passing: deque[tuple[int, Traces | Health]] = deque()
+        self._passing: deque[tuple[int, Traces | Beats | Body | Health]] = deque()
         self._lasting: deque[tuple[int, Update]] = deque(maxlen=KEPT)
         self._number = 0
         self._torn: set[str] = set()
@@ -246,7 +283,7 @@ class _Peer:
     def push(self, update: Update) -> None:
         with self._wake:
             self._number += 1
-            if isinstance(update, Traces | Health):
+            if isinstance(update, Traces | Beats | Body | Health):
                 if len(self._passing) >= PENDING:
                     # What gives way is what the next picture replaces. The gap in every stream is shown.
                     self._torn |= {waiting.stream for _, waiting in self._passing if isinstance(waiting, Traces)}

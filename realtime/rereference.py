@@ -40,12 +40,19 @@ class Montage:
     said: str
     """One line for the user: what it is, and what was left as it came or left out."""
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether the rows are the channels: nothing is multiplied then, which would wake the threads of BLAS."""
+        return self.matrix.shape[0] == self.matrix.shape[1] and bool((self.matrix == np.eye(len(self.matrix))).all())
+
     def apply(self, samples: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float64]:
         """Samples (n, channels) as (n, rows); NaN where a channel that a row needs is NaN, and only there."""
         if samples.ndim != 2 or samples.shape[1] != self.matrix.shape[1]:
             raise MontageError(
                 f"samples {samples.shape} do not fit: this montage was made for {self.matrix.shape[1]} channels"
             )
+        if self.unchanged:
+            return np.array(samples, np.float64)
         values = np.asarray(samples, np.float64)
         missing = ~np.isfinite(values)
         if not missing.any():

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import numpy as np
 
@@ -42,6 +43,7 @@ from models.api import Estimate, Window, WindowSpec
 from models.model import Model
 from realtime.alarms import Alarmed, AlarmLog, silences
 from realtime.api import (
+    Body,
     Cleared,
     Ended,
     Estimated,
@@ -63,6 +65,7 @@ from realtime.api import (
 )
 from realtime.handover import Cut, Inbox, Slot
 from realtime.meters import Meter
+from realtime.physiology import Physiology
 from realtime.record import Recordable, Recorder, Skipped, one_line
 from realtime.recording import Recording
 from realtime.remote import Server
@@ -78,6 +81,7 @@ SKIPPED_MOST = 0.1
 """Share of the windows of `PACE_OVER` seconds that a model may skip without an alarm, when they are more than two."""
 MOST_LISTED = 10_000
 """Alarms kept for the description of the record."""
+Told = TypeVar("Told")
 READER_PATIENCE = 5.0
 POLL = 0.05
 REPORT = 0.25
@@ -136,6 +140,8 @@ class Session:
         self._server = server
         self._make_recorder = recorder
         self._follow: dict[str, Callable[[Estimate], None]] = {}
+        self._follow_body: dict[str, Callable[[Body], None]] = {}
+        self._physiology: Physiology | None = None
         self._linger = linger
         self._told = told
         own = (KEYBOARD,) if self._live else ()
@@ -172,6 +178,7 @@ class Session:
         self._windows = self._estimates = self._skipped = 0
         self._latency = math.nan
         self._estimated_at = math.nan
+        self._body_kept = -math.inf
         self._skips: deque[float] = deque()
 
     @property
@@ -187,6 +194,13 @@ class Session:
         """
         self._follow[name] = follower
 
+    def follow_body(self, name: str, follower: Callable[[Body], None]) -> None:
+        """Before `run`: call ``follower`` with heart and rhythms once a second of signal, from the analysis thread.
+
+        As `follow` otherwise; it must not wait.
+        """
+        self._follow_body[name] = follower
+
     # -- running -----------------------------------------------------------------------------------------------------
 
     def run(self, every: Callable[[Health], None] | None = None) -> Summary:
@@ -195,6 +209,7 @@ class Session:
         A device, a follower or a model that fails is an alarm and the rest goes on; a fault of the analysis itself is
         raised, after everything that came has been recorded.
         """
+        self._begin_physiology()
         with ExitStack() as stack:
             for device in self._devices:
                 stack.enter_context(device)
@@ -205,6 +220,8 @@ class Session:
                 recorder.describe(self._description)
                 self._recording = Recording(recorder, waits=not self._live, now=self._now)
             self._publish(self._hello())
+            if self._physiology is not None and self._physiology.empty:
+                self._publish(self._physiology.body(self._now()))
             self._began = time.monotonic()
             readers = [self._thread(self._read, f"device {i}", i) for i in range(len(self._devices))]
             analysis = self._thread(self._analyse, "analysis")
@@ -397,6 +414,7 @@ class Session:
                     if self._live or not self._linger():
                         break
                     self._offer(self._windower.finish())
+                    self._observe(None)
                     self._ended = 0
                     self._at_end = True
             now = time.monotonic()
@@ -412,6 +430,7 @@ class Session:
         for stream, owed in self._owed.items():
             self._meters[stream].lost += owed  # no chunk came any more that could have said so
         self._offer(self._windower.finish())
+        self._observe(None)
         for thinner in self._thinners.values():
             self._publish_all(thinner.take(everything=True))
 
@@ -429,6 +448,7 @@ class Session:
                 if thinner := self._thinners.get(item.stream):
                     self._publish_all(thinner.add(item))
                 self._offer(self._windower.push(item))
+                self._observe(item)  # after the window: the model waits for nothing
             case Events():
                 if len(item.times):
                     self._keep(item.stream, item)
@@ -480,6 +500,40 @@ class Session:
             if replaced is not None:
                 self._skip(replaced.window.t_end)
 
+    def _begin_physiology(self) -> None:
+        """Heart and rhythms, when anybody wants to know."""
+        if self._server is None and self._make_recorder is None and not self._follow_body:
+            return
+        try:
+            self._physiology = Physiology(self.streams, self._windower.picked)
+        except Exception as error:  # noqa: BLE001  (signals and record are worth going on for)
+            self._lose_physiology(error)
+
+    def _lose_physiology(self, error: Exception) -> None:
+        self._physiology = None
+        self._alarms["physiology"] = (
+            f"heart and rhythms: their analysis failed ({type(error).__name__}: {error}); they are not given any more, "
+            "everything else goes on"
+        )
+
+    def _observe(self, chunk: Chunk | None) -> None:
+        """What ``chunk``, or None for the end, says of heart and rhythms: shown, recorded and passed on."""
+        if self._physiology is None:
+            return
+        try:
+            found = self._physiology.push(chunk) if chunk is not None else self._physiology.finish()
+        except Exception as error:  # noqa: BLE001  (as above)
+            self._lose_physiology(error)
+            return
+        for update in found:
+            self._publish(update)
+            if isinstance(update, Body):
+                if update.time > self._body_kept:  # a rewound replay repeats itself to the last bit
+                    self._body_kept = update.time
+                    self._entry(update)
+                for name, follower in self._follow_body.items():
+                    self._tell(name, follower, update, "seconds")
+
     def _skip(self, t_end: float) -> None:
         self._skipped += 1
         if self._live:
@@ -488,6 +542,8 @@ class Session:
 
     def _start_over(self) -> None:
         self._windower.reset()
+        if self._physiology is not None:
+            self._physiology.reset()
         self._slot.offer(None)
         self._slot.settle()  # no estimate of before may follow what is cleared now
         self._repeated = self._kept.copy()
@@ -525,7 +581,7 @@ class Session:
                 newest_kept = estimate.t_end
                 self._entry(estimate)
             for name, follower in self._follow.items():
-                self._tell(name, follower, estimate)
+                self._tell(name, follower, estimate, "estimates")
 
     def _ask(self, window: Window) -> Estimate:
         """The model's estimate; a withheld one when the model fails: signals and record are worth going on for."""
@@ -550,12 +606,12 @@ class Session:
         self._settle("model")
         return estimate
 
-    def _tell(self, name: str, follower: Callable[[Estimate], None], estimate: Estimate) -> None:
+    def _tell(self, name: str, follower: Callable[[Told], None], told: Told, what: str) -> None:
         try:
-            follower(estimate)
+            follower(told)
         except Exception as error:  # noqa: BLE001  (a full disk, a network that is gone: the session goes on)
             self._undelivered[name] += 1
-            self._alarms[name] = f"{name}: {error}; {self._undelivered[name]} estimates are missing there"
+            self._alarms[name] = f"{name}: {error}; {self._undelivered[name]} {what} are missing there"
 
     def _settle(self, source: str) -> None:
         """What was wrong has gone, but stays in what is said of the whole session."""

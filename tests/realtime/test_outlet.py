@@ -12,14 +12,14 @@ import pytest
 
 from devices.lsl import lsl_clock
 from models.api import Estimate
-from realtime.api import ModelCard
-from realtime.outlet import AffectOutlet
+from realtime.api import BODY_COLUMNS, Body, Brain, Figure, ModelCard
+from realtime.outlet import AffectOutlet, PhysiologyOutlet
 
 READER = """
 import json, sys
 import pylsl
 
-(info,) = pylsl.resolve_bypred(f"name='{sys.argv[1]}' and type='Affect'", timeout=15)
+(info,) = pylsl.resolve_bypred(f"name='{sys.argv[1]}' and type='{sys.argv[3]}'", timeout=15)
 inlet = pylsl.StreamInlet(info)
 full = inlet.info(10)
 inlet.open_stream(10)
@@ -58,7 +58,7 @@ def test_another_program_reads_what_was_estimated_when_it_was():
     name = f"insula-test-{time.monotonic_ns()}"
     now = lsl_clock()
     with AffectOutlet(CARD, name=name) as outlet:
-        command = [sys.executable, "-c", READER, name, "3"]
+        command = [sys.executable, "-c", READER, name, "3", "Affect"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
             description = reader.stdout.readline()  # the reader is connected from here on
             outlet.push(estimate(now - 3.0))
@@ -90,3 +90,34 @@ def test_another_program_reads_what_was_estimated_when_it_was():
 def test_an_estimate_of_other_targets_is_refused():
     with AffectOutlet(CARD, name="insula-test-targets") as outlet, pytest.raises(ValueError, match="valence"):
         outlet.push(estimate(1.0, targets=("valence", "arousal")))
+
+
+def test_another_program_reads_heart_and_rhythms_with_their_units():
+    name = f"insula-test-{time.monotonic_ns()}"
+    now = lsl_clock()
+    none = np.zeros((1, 5), np.float32)
+    brain = Brain(
+        "cap", ("Cz",), none, none, none[0], none[0], ("",), np.arange(5.0), np.full(5, 0.2), 1.5, -1.1, 10.25,
+        (("F4-F3", 0.25),), 1,
+    )  # fmt: skip
+    heart = {"HR": Figure(61.5, "bpm", 10.0), "RMSSD": Figure(42.0, "ms", 60.0, corrected=0.125)}
+    with PhysiologyOutlet(name=name) as outlet:
+        command = [sys.executable, "-c", READER, name, "2", "Physiology"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+            description = reader.stdout.readline()
+            outlet.push(Body(now - 2.0, "ecg", heart, "", "", np.zeros((0, 3)), (brain,)))
+            outlet.push(Body(now - 1.0, "", {}, "no ECG: no stream carries it", "", np.zeros((0, 3)), ()))
+            rows = [json.loads(line) for line in reader.stdout]
+    (first, values), (second, nothing), (labels, source_id, rate) = rows
+    np.testing.assert_allclose([first, second], [now - 2.0, now - 1.0], atol=2e-3)
+    assert labels == list(BODY_COLUMNS)
+    read = dict(zip(labels, values, strict=True))
+    expected = {"hr": 61.5, "rmssd": 42.0, "corrected": 12.5, "alpha": 2.0, "alpha_share": 20.0, "asymmetry": 0.25}
+    assert {name: read[name] for name in expected} == expected
+    assert (read["theta_beta"], read["alpha_peak"]) == (1.5, 10.25)
+    assert np.isnan(read["sdnn"])
+    assert np.isnan(nothing).all()
+    assert rate == 0.0
+    assert source_id.startswith("insula-physiology-")
+    for piece in ("<unit>bpm</unit>", "<unit>uV^2</unit>", "Task Force 1996", "Not a medical device"):
+        assert piece in description

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from realtime import remote
-from realtime.api import Cleared, Ended, Mark, Marked, Pause, Traces
+from realtime.api import Beats, Body, Cleared, Ended, Figure, Mark, Marked, Pause, Traces
 from realtime.remote import PENDING, Client, RemoteError, Server, running_sessions, sessions_folder
 
 SERVE = (
@@ -108,6 +108,36 @@ def test_a_latecomer_is_told_what_is_still_true():
         seconds = [update.times[0] for update in got if isinstance(update, Traces)]
         assert seconds == list(np.arange(seconds[0], 100))
         assert 38 <= seconds[0] <= 41
+        client.close()
+
+
+def test_a_latecomer_gets_the_newest_figures_whole_and_the_heart_rate_of_the_last_hour(monkeypatch):
+    monkeypatch.setattr(remote, "BODIES_KEPT", 50)
+
+    def body(second: int) -> Body:
+        heart = {name: Figure(60.0 + second, "bpm", 10.0) for name in ("HR", "RMSSD", "LF/HF")}
+        return Body(float(second), "ecg", heart, "", "", np.array([[second, 0.8, 1.0]]), ())
+
+    with Server() as server:
+        for second in range(200):
+            server.publish(body(second))
+            server.publish(Beats("ecg", "ECG", np.array([float(second)]), np.ones(1), np.ones(1), np.zeros((0, 9))))
+        client = Client.attach(server.address)
+        seen: list = []
+        until(lambda: seen.extend(client.poll()) or (seen and isinstance(seen[-1], Body) and seen[-1].time == 199))
+        bodies = [update for update in seen if isinstance(update, Body)]
+        assert [one.time for one in bodies] == list(range(149, 200))
+        assert {name for one in bodies[:-1] for name in one.heart} == {"HR", "RMSSD"}
+        assert "LF/HF" in bodies[-1].heart
+        assert bodies[0].intervals[0].tolist() == [149, 0.8, 1.0]
+        assert sum(isinstance(update, Beats) for update in seen) == 200
+        server.publish(Cleared())
+        client.close()
+        client = Client.attach(server.address)
+        server.publish(Ended())
+        seen = []
+        until(lambda: seen.extend(client.poll()) or seen)
+        assert not any(isinstance(update, Body | Beats) for update in seen)
         client.close()
 
 

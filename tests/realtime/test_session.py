@@ -37,7 +37,12 @@ def bits(estimates):
     ]
 
 
-def run(devices, bundle, *, record=None, runtime=None, every=None, followers=(), **more):
+def body_bits(bodies):
+    """All that is said of heart and rhythms, to the last bit."""
+    return [(b.time, np.array(b.values()).tobytes(), b.reason, b.intervals.tobytes(), len(b.brains)) for b in bodies]
+
+
+def run(devices, bundle, *, record=None, runtime=None, every=None, followers=(), bodies=None, **more):
     """A session's estimates and summary."""
     model = Model(bundle, runtime or load_runtime("ort", bundle))
     recorder = (lambda streams: Recorder(record, streams, ["arousal", "effort"], {})) if record else None
@@ -46,6 +51,8 @@ def run(devices, bundle, *, record=None, runtime=None, every=None, followers=(),
     session.follow("list", estimates.append)
     for follower in followers:
         session.follow("broken", follower)
+    if bodies is not None:
+        session.follow_body("bodies", bodies.append)
     return estimates, session.run(every), session
 
 
@@ -59,6 +66,7 @@ def live(name, bundle, process, **more):
     devices = [open_device(f"lsl:name={name}-{kind}") for kind in ("eeg", "ecg")]
     model = Model(bundle, more.pop("runtime", None) or load_runtime("ort", bundle))
     record = more.pop("record")
+    more_bodies = more.pop("bodies", [])
     session = Session(
         devices,
         model,
@@ -69,6 +77,7 @@ def live(name, bundle, process, **more):
     )
     estimates: list = []
     session.follow("list", estimates.append)
+    session.follow_body("bodies", more_bodies.append)
     sent = ""
 
     def end() -> None:
@@ -87,20 +96,33 @@ def test_replaying_the_record_of_a_live_session_gives_its_estimates_to_the_last_
     """With a strap that is silent for four seconds: deadlines cut windows, the replay cuts the same."""
     process = feed("insula-replay", 34, "--silent", "ecg", "27", "31")
     record = tmp_path / "live.xdf"
-    lived, summary, sent = live("insula-replay", bundle, process, record=record)
+    bodies, bodies_again = [], []
+    lived, summary, sent = live("insula-replay", bundle, process, record=record, bodies=bodies)
     assert summary.samples == sent
     assert not any(summary.lost.values())
     assert summary.skipped == 0
     with XdfReplay(record, speed=np.inf) as device:
-        replayed, again, _ = run([device], bundle)
+        assert {info.kind for info in device.streams} == {"eeg", "ecg", "markers"}
+        replayed, again, _ = run([device], bundle, bodies=bodies_again)
     assert bits(replayed) == bits(lived)
     assert again.samples == summary.samples
+    assert body_bits(bodies_again) == body_bits(bodies)
+    assert len(bodies) >= 32
+    assert any(not body.heart for body in bodies)  # while the strap was silent
     given = [estimate for estimate in lived if estimate.withheld is None]
     assert {estimate.used for estimate in given} >= {("eeg", "ecg"), ("eeg",)}
     silent = [estimate for estimate in lived if estimate.present["ecg"] < 0.8]
     assert len(silent) >= 4
 
     streams, _ = pyxdf.load_xdf(str(record), dejitter_timestamps=False)
+    figures, beats = (
+        next(s for s in streams if s["info"]["name"] == [name]) for name in ("insula physiology", "insula beats")
+    )
+    np.testing.assert_array_equal(figures["time_stamps"], [body.time for body in bodies])
+    np.testing.assert_array_equal(figures["time_series"], [body.values() for body in bodies])
+    intervals = np.concatenate([body.intervals for body in bodies])
+    np.testing.assert_array_equal(beats["time_stamps"], intervals[:, 0])
+    np.testing.assert_array_equal(beats["time_series"], intervals[:, 1:])
     numeric = [stream for stream in streams if stream["info"]["channel_format"] != ["string"]]
     by_type = {stream["info"]["type"][0]: stream for stream in numeric}
     assert [len(by_type[kind]["time_stamps"]) for kind in ("EEG", "ECG")] == list(sent.values())

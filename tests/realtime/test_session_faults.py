@@ -27,8 +27,9 @@ from devices.xdf_format import XdfFile, XdfWriter
 from models.model import Model
 from models.runtimes import load_runtime
 from realtime.alarms import Alarmed
-from realtime.api import Cleared, Estimated, Health, Hello, Noted, SetLoop, Step, Traces
+from realtime.api import Body, Cleared, Estimated, Health, Hello, Noted, SetLoop, Step, Traces
 from realtime.handover import Backlog
+from realtime.physiology import Physiology
 from realtime.record import Recorder
 from realtime.remote import Client, Server
 from realtime.session import Session
@@ -664,3 +665,66 @@ def test_a_device_error_stays_one_line(bundle):
 
     session = Session([Broken()], None, title="t", clock=lsl_clock)
     assert "has gone" in session.run().problem
+
+
+def test_a_fault_of_the_physiology_costs_its_figures_alone(tmp_path, monkeypatch):
+    amplifier, path = Amplifier(), tmp_path / "r.xdf"
+    push = Physiology.push
+
+    def failing(self, chunk):
+        if amplifier.sent > 4 * RATE:
+            raise RuntimeError("no such beat")
+        return push(self, chunk)
+
+    monkeypatch.setattr(Physiology, "push", failing)
+    at_fault: list = []
+    with Server() as server:
+        session = Session([amplifier], None, title="test", clock=lsl_clock, server=server, recorder=records_to(path))
+        summary = play(
+            session,
+            lambda health: amplifier.sent > 2 * RATE and well(health),
+            alarmed("heart and rhythms: their analysis failed (RuntimeError: no such beat)"),
+            do(lambda: at_fault.append(amplifier.sent)),
+            lambda health: amplifier.sent > at_fault[0] + RATE,
+        )
+    assert summary.samples["eeg"] == amplifier.sent
+    assert list(samples(path)) == list(range(amplifier.sent))
+    assert "no such beat" in summary.problem
+    with XdfFile(path) as file:
+        rows = next(stream.id for stream in file.streams.values() if stream.name == "insula physiology")
+        assert len(file.read(rows)[0]) >= 2
+
+
+def test_a_listener_to_heart_and_rhythms_that_fails_is_an_alarm_and_the_next_is_told():
+    def broken(body) -> None:
+        raise OSError("the network is gone")
+
+    amplifier, told = Amplifier(), []
+    session = Session([amplifier], None, title="test", clock=lsl_clock)
+    session.follow_body("LSL physiology", broken)
+    session.follow_body("list", told.append)
+    play(session, alarmed("LSL physiology: the network is gone; 2 seconds are missing there"))
+    assert len(told) >= 2
+    assert told[0].reason == "no ECG: no stream carries it"
+    assert told[0].time == round(told[0].time)
+
+
+def test_who_attaches_late_is_told_heart_and_rhythms_so_far():
+    amplifier = Amplifier()
+    bodies: list = []
+    with Server() as server:
+        session = Session([amplifier], None, title="test", clock=lsl_clock, server=server)
+
+        def look() -> bool:
+            client = Client.attach(server.address)
+            end = time.monotonic() + 10.0
+            while len(bodies) < 3 and time.monotonic() < end:
+                bodies.extend(update for update in client.poll() if isinstance(update, Body))
+                time.sleep(0.01)
+            client.close()
+            return True
+
+        play(session, lambda health: amplifier.sent > 4 * RATE, do(look))
+    assert [body.time for body in bodies] == [bodies[0].time + i for i in range(len(bodies))]
+    assert bodies[0].time < amplifier.newest - 2.5
+    assert bodies[-1].brains[0].labels == ("Fp1", "Fp2", "C3", "C4")
