@@ -15,7 +15,7 @@ from devices.api import StreamInfo
 from gui import look, plots
 from gui.history import History, stacked
 from gui.panels.quality import FAIR
-from realtime.api import Cleared, Command, Estimated, Hello, Marked, Traces, Update
+from realtime.api import Beats, Cleared, Command, Estimated, Hello, Marked, Traces, Update
 
 KEEP = 90.0
 """Seconds of every stream that stay in memory."""
@@ -25,6 +25,8 @@ MOST_CHANNELS = 64
 TIMEBASES = (1, 2, 5, 10, 20, 30, 60)
 STEPS = tuple(m * 10.0**e for e in range(-3, 6) for m in (1.0, 2.0, 5.0))
 MICROVOLTS = {"uv": 1.0, "µv": 1.0, "microvolts": 1.0, "mv": 1e3, "millivolts": 1e3, "v": 1e6, "volts": 1e6}
+MOST_BEATS = 400
+"""More than a strip of 60 s can have."""
 MARGIN = 66.0
 """Pixels right of the newest sample, for the scale bar."""
 
@@ -61,12 +63,14 @@ class Strip:
         colour = {"eeg": look.theme.eeg, "ecg": look.theme.ecg}.get(stream.kind, look.theme.other)
         self.curve = pg.PlotCurveItem(pen=pg.mkPen(colour, width=1), antialias=True)
         self.poor_curve = pg.PlotCurveItem(pen=pg.mkPen(look.theme.bad, width=1), antialias=True)
+        self.beats: deque[tuple[float, str]] = deque(maxlen=MOST_BEATS)
+        self.ticks = pg.PlotCurveItem(pen=pg.mkPen(look.theme.text, width=2), connect="pairs")
         self.bar = pg.PlotCurveItem(pen=pg.mkPen(look.theme.text, width=2))
         self.bar_text = pg.TextItem(color=look.theme.text, anchor=(0, 0.5))
         self.bar_text.setFont(look.font(12))
         self.note = pg.TextItem("waiting for the first samples", color=look.theme.muted, anchor=(0.5, 0.5))
         self.note.setFont(look.font(13))
-        for item in (self.curve, self.poor_curve, self.bar, self.bar_text, self.note):
+        for item in (self.curve, self.poor_curve, self.ticks, self.bar, self.bar_text, self.note):
             plot.addItem(item, ignoreBounds=True)
         self.offsets = -np.arange(len(self.names), dtype=np.float64)
         self.low, self.high = (0.2 - len(self.names), 1.2) if len(self.names) > 1 else (-0.75, 1.15)
@@ -122,7 +126,18 @@ class Strip:
         for curve, chosen in ((self.curve, good), (self.poor_curve, poor)):
             x, y = stacked(times - start, rows[:, chosen], self.offsets[chosen])
             curve.setData(x, y, connect="finite")
+        self.draw_beats(now - seconds, start)
         self.draw_scale(now - start, seconds, width)
+
+    def draw_beats(self, since: float, start: float) -> None:
+        """A tick above the lead for every R peak ``since`` then."""
+        rows = {name: row for row, name in enumerate(self.stream.channels[:MOST_CHANNELS])}
+        shown = [(time - start, rows[channel]) for time, channel in self.beats if time >= since and channel in rows]
+        x = np.repeat([time for time, _ in shown], 2)
+        # One lead has the strip to itself; among others the tick stands above its row.
+        low, high = (1.01, 1.13) if len(self.names) == 1 else (0.32, 0.5)
+        y = np.array([(low - row, high - row) for _, row in shown]).reshape(-1)
+        self.ticks.setData(x, y)
 
     def draw_scale(self, now: float, seconds: float, width: float) -> None:
         """The bar that says how high a microvolt is."""
@@ -211,6 +226,8 @@ class Panel(look.Card):
                 if data.ndim != 2 or data.shape[1] < len(strip.names):
                     return
                 strip.history.append(times, data[:, : len(strip.names)], gap=gap)
+            case Beats(stream=key, channel=channel, times=times) if key in self.strips:
+                self.strips[key].beats.extend((moment, channel) for moment in times.tolist())
             case Marked(time=time, label=text):
                 self.marks.append((time - self.start, look.plain(text, 40)))
             case Estimated(quality=quality):
@@ -220,6 +237,7 @@ class Panel(look.Card):
             case Cleared():
                 for strip in self.strips.values():
                     strip.history.forget()
+                    strip.beats.clear()
                 self.marks.clear()
             case _:
                 return

@@ -14,8 +14,13 @@ from devices.api import StreamInfo
 from gui.board import Board
 from models.api import Estimate, Verdict
 from realtime.api import (
+    BANDS,
+    Beats,
+    Body,
+    Brain,
     Command,
     Estimated,
+    Figure,
     Health,
     Hello,
     Marked,
@@ -101,6 +106,42 @@ class Script:
             rows = np.exp(-(((since % 1.0 - 0.5) / 0.02) ** 2))[:, None]
         return Traces(key, self.start + since, rows.astype(np.float32), gap=second == self.gap_at)
 
+    def beats(self, second: int) -> Beats:
+        """The R peak of `traces`, half a second after each second."""
+        one = np.array([self.start + second + 0.5])
+        return Beats("strap", "ECG", one, np.array([1000.0]), np.array([0.9]), np.full((1, 9), math.nan))
+
+    def body(self, second: int, **changes: object) -> Body:
+        """A heart that beats once a second, RMSSD after 20 s, SDNN not yet; alpha has half of the power."""
+        after = second >= 20
+        figures = {
+            "HR": Figure(60.0, "bpm", 10.0),
+            "RMSSD": Figure(42.4 if after else math.nan, "ms", 20.0, "" if after else "RMSSD needs 20 s", 0.02),
+            "SDNN": Figure(math.nan, "ms", 20.0, f"{second} s of beats so far, SDNN needs 60 s"),
+        }
+        shares = np.array([0.2, 0.15, 0.5, 0.1, 0.05])
+        table, row = np.tile(shares, (len(EEG), 1)).astype(np.float32), np.full(len(EEG), 10.25, np.float32)
+        brain = Brain(
+            stream="cap",
+            labels=EEG,
+            absolute=100 * table,
+            relative=table,
+            slopes=-row / 10,
+            peaks=row,
+            invalid=("",) * len(EEG),
+            powers=100 * shares,
+            shares=shares,
+            theta_beta=1.5,
+            slope=-1.025,
+            peak=10.25,
+            asymmetry=(("F4-F3", -0.25),),
+            averaged=len(EEG),
+        )
+        assert len(shares) == len(BANDS)
+        intervals = np.array([[self.start + second - 3.5, 1.0 + 0.02 * (second % 2), float(second != 12)]])
+        made = Body(self.start + second, "strap", figures, "", "", intervals, (brain,))
+        return replace(made, **changes)
+
     def estimated(self, second: int) -> Estimated:
         withheld = f"resting baseline: {self.baseline - second} s left" if second < self.baseline else None
         count = len(self.targets)
@@ -139,6 +180,8 @@ class Script:
             if self.gap_at is None or second not in (self.gap_at - 1, self.gap_at - 2):
                 yield self.traces("cap", second)
                 yield self.traces("strap", second)
+                yield self.beats(second)
+                yield self.body(second)
             if second >= 10:
                 yield self.estimated(second)
             yield self.health(second + 1.0)

@@ -1,0 +1,281 @@
+"""Heart and brain: heart rate, its variability with window and beats left out, RR intervals, band powers."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import pyqtgraph as pg
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from gui import look, plots
+from realtime.api import BANDS, Body, Brain, Cleared, Command, Figure, Hello, Update
+
+SHOWN = 120.0
+"""Seconds of RR intervals on the screen."""
+KEPT = 600
+"""RR intervals kept: more than SHOWN seconds of any heart."""
+VARIABILITY = {
+    "RMSSD": "How much the RR interval changes from beat to beat",
+    "SDNN": "How much the RR intervals of the window differ",
+}
+FURTHER = ("LF/HF", "breathing")
+HEIGHT = 196
+
+
+def written(figure: Figure) -> str:
+    """A value in as many digits as it is worth, with its unit."""
+    digits = 0 if abs(figure.value) >= 10 else 1
+    return f"{figure.value:.{digits}f} {look.plain(figure.unit, 8)}"
+
+
+def behind(figure: Figure) -> str:
+    """What stands behind a value."""
+    left_out = f"{100 * figure.corrected:.0f} %" if figure.corrected >= 0.005 or not figure.corrected else "<1 %"
+    return f"last {figure.seconds:.0f} s, {left_out} of beats left out"
+
+
+class Panel(look.Card):
+    place = "left"
+    order = 1
+
+    def __init__(self, send: Callable[[Command], None]) -> None:
+        super().__init__("", send)
+        self.setFixedHeight(HEIGHT)
+        across = QHBoxLayout()
+        across.setSpacing(14)
+        self.body.addLayout(across)
+        self.heart = QWidget()
+        self.heart.setObjectName("bare")
+        left = QVBoxLayout(self.heart)
+        left.setContentsMargins(0, 0, 0, 0)
+        left.setSpacing(2)
+        left.addWidget(look.label("Heart", "heading"))
+        top = QHBoxLayout()
+        top.setSpacing(6)
+        self.rate = look.label("–", "big")
+        self.rate.setFont(look.font(46, bold=True))
+        self.rate.setMinimumWidth(self.rate.fontMetrics().horizontalAdvance("000") + 4)
+        self.rate.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.rate.setStyleSheet(f"color: {look.theme.ecg};")
+        top.addWidget(self.rate)
+        top.addWidget(look.label("bpm", "spread"), 0, Qt.AlignmentFlag.AlignBottom)
+        top.addStretch(1)
+        left.addLayout(top)
+        self.grid = QGridLayout()
+        self.grid.setHorizontalSpacing(8)
+        self.grid.setVerticalSpacing(0)
+        self.grid.setColumnStretch(1, 1)
+        self.values: dict[str, tuple[QLabel, QLabel]] = {}
+        for row, (name, meaning) in enumerate(VARIABILITY.items()):
+            title, value, about = look.label(name), look.label("–", "heading"), look.label("", "muted", wrap=True)
+            title.setToolTip(meaning)
+            self.grid.addWidget(title, 2 * row, 0)
+            self.grid.addWidget(value, 2 * row, 1)
+            self.grid.addWidget(about, 2 * row + 1, 0, 1, 2)
+            self.values[name] = value, about
+        left.addLayout(self.grid)
+        self.further = look.label("", "muted", shrink=True)
+        left.addWidget(self.further)
+        self.note = look.label("", "muted", wrap=True)
+        left.addWidget(self.note)
+        left.addStretch(1)
+        self.heart.setFixedWidth(248)
+        across.addWidget(self.heart)
+
+        self.area = plots.layout()
+        self.plot = self.area.addPlot()
+        plots.prepare(self.plot)
+        plots.tell_time(self.plot.getAxis("bottom"))
+        self.plot.showGrid(x=False, y=True, alpha=0.15)
+        self.plot.getAxis("left").setWidth(46)
+        self.curve = pg.PlotCurveItem(pen=pg.mkPen(look.theme.ecg, width=1), antialias=True)
+        self.dots = pg.ScatterPlotItem(size=4, pen=pg.mkPen(None), brush=pg.mkBrush(look.theme.ecg))
+        self.crosses = pg.ScatterPlotItem(symbol="x", size=9, pen=pg.mkPen(None), brush=pg.mkBrush(look.theme.bad))
+        for item in (self.curve, self.dots, self.crosses):
+            self.plot.addItem(item, ignoreBounds=True)
+        middle = QVBoxLayout()
+        middle.setSpacing(2)
+        self.interval_title = look.label("Time between beats (RR), ms", "heading", shrink=True)
+        middle.addWidget(self.interval_title)
+        middle.addWidget(self.area, 1)
+        self.left_out = look.label("", "muted", shrink=True)
+        middle.addWidget(self.left_out)
+        self.intervals_box = QWidget()
+        self.intervals_box.setObjectName("bare")
+        middle.setContentsMargins(0, 0, 0, 0)
+        self.intervals_box.setLayout(middle)
+        across.addWidget(self.intervals_box, 3)
+
+        self.brain = QWidget()
+        self.brain.setObjectName("bare")
+        right = QVBoxLayout(self.brain)
+        right.setContentsMargins(0, 0, 0, 0)
+        right.setSpacing(2)
+        right.addWidget(look.label("Brain rhythms: share of power", "heading", shrink=True))
+        self.bar_area = plots.layout()
+        self.bar_plot = self.bar_area.addPlot()
+        plots.prepare(self.bar_plot)
+        self.bar_plot.getAxis("left").hide()
+        self.bar_plot.setXRange(-0.6, len(BANDS) - 0.4, padding=0)
+        self.bar_plot.setYRange(0.0, 118.0, padding=0)
+        self.bar_plot.getAxis("bottom").setTicks([list(enumerate(BANDS))])
+        self.bars = pg.BarGraphItem(
+            x=np.arange(len(BANDS)), height=np.zeros(len(BANDS)), width=0.7, brush=look.theme.eeg, pen=pg.mkPen(None)
+        )
+        self.bar_plot.addItem(self.bars, ignoreBounds=True)
+        self.bar_texts = []
+        for _ in BANDS:
+            text = pg.TextItem(color=look.theme.text, anchor=(0.5, 1.0))
+            text.setFont(look.font(12))
+            text.textItem.document().setDocumentMargin(1)
+            self.bar_plot.addItem(text, ignoreBounds=True)
+            self.bar_texts.append(text)
+        right.addWidget(self.bar_area, 1)
+        self.rhythms = look.label("", "muted", shrink=True)
+        self.source = look.label("", "muted", shrink=True)
+        right.addWidget(self.rhythms)
+        right.addWidget(self.source)
+        across.addWidget(self.brain, 3)
+
+        self.start = 0.0
+        self.newest: Body | None = None
+        self.intervals: deque[tuple[float, float, bool]] = deque(maxlen=KEPT)
+        self.ceiling = 100.0
+        self.limits = (500.0, 1200.0)
+
+    def apply(self, update: Update) -> None:
+        match update:
+            case Hello(streams=streams, start=start):
+                self.start = start
+                kinds = {stream.kind for stream in streams if stream.rate}
+                self.setVisible(bool(kinds & {"eeg", "ecg"}))
+                self.forget()
+            case Body():
+                self.newest = update
+                if self.intervals and update.time < self.intervals[-1][0] - 60.0:
+                    self.intervals.clear()  # the clock was set back
+                for time, seconds, normal in update.intervals.tolist():
+                    self.intervals.append((time - self.start, 1000 * seconds, bool(normal)))
+            case Cleared():
+                self.forget()
+            case _:
+                return
+        self.dirty = True
+
+    def forget(self) -> None:
+        self.newest = None
+        self.intervals.clear()
+
+    def refresh(self) -> None:
+        if not self.dirty:
+            return
+        self.dirty = False
+        self.write_heart()
+        self.draw_intervals()
+        brains = self.newest.brains if self.newest is not None else ()
+        self.brain.setVisible(bool(brains) or self.newest is None)
+        self.write_brain(brains[0] if brains else None)
+
+    def write_heart(self) -> None:
+        newest = self.newest
+        no_ecg = newest is not None and not newest.ecg
+        self.intervals_box.setVisible(not no_ecg)
+        figures = newest.heart if newest is not None else {}
+        rate = figures.get("HR")
+        given = rate is not None and math.isfinite(rate.value)
+        self.rate.setText(f"{rate.value:.0f}" if rate is not None and given else "–")
+        for name, (value, about) in self.values.items():
+            figure = figures.get(name)
+            if figure is None:
+                value.setText("–")
+                about.setText("")
+            elif math.isfinite(figure.value):
+                value.setText(written(figure))
+                about.setText(behind(figure))
+            else:
+                value.setText("–")
+                about.setText(look.plain(figure.reason, 90))
+            about.setToolTip(about.text())
+        parts = [
+            f"{name} {written(figure)}".strip()
+            for name in FURTHER
+            if (figure := figures.get(name)) is not None and math.isfinite(figure.value)
+        ]
+        self.further.setText("; ".join(parts))
+        self.further.setVisible(bool(parts))
+        reasons = [figure.reason for name in FURTHER if (figure := figures.get(name)) is not None and figure.reason]
+        self.further.setToolTip("\n".join(look.plain(reason, 120) for reason in reasons))
+        if newest is None:
+            said = "no beats yet"
+        elif newest.reason:
+            said = look.plain(newest.reason, 90)
+        elif rate is not None and not given:
+            said = look.plain(rate.reason, 90)
+        else:
+            said = look.plain(newest.remark, 120)
+        self.note.setText(said)
+        self.note.setVisible(bool(said))
+        for _, about in self.values.values():
+            look.fit_height(about)
+        look.fit_height(self.note)
+
+    def draw_intervals(self) -> None:
+        now = self.newest.time - self.start if self.newest is not None else SHOWN
+        low = max(0.0, now - SHOWN)
+        recent = np.array([one for one in self.intervals if low <= one[0] <= now]).reshape(-1, 3)
+        normal = recent[:, 2] > 0
+        out = recent[~normal & np.isfinite(recent[:, 1])]
+        line = np.where(normal, recent[:, 1], np.nan)
+        self.curve.setData(recent[:, 0], line, connect="finite")
+        self.dots.setData(recent[normal, 0], recent[normal, 1])
+        self.plot.setXRange(low, low + SHOWN, padding=0)
+        if normal.any():
+            floor, top = 50 * math.floor(np.nanmin(line) / 50 - 0.5), 50 * math.ceil(np.nanmax(line) / 50 + 0.5)
+            if floor < self.limits[0] or top > self.limits[1] or top - floor < 0.5 * (self.limits[1] - self.limits[0]):
+                self.limits = floor, top  # changed only when it is clearly off: nothing jumps with every beat
+        floor, room = self.limits[0], self.limits[1] - self.limits[0]
+        self.crosses.setData(out[:, 0], np.clip(out[:, 1], floor + 0.04 * room, floor + 0.96 * room))
+        self.plot.setYRange(*self.limits, padding=0.02)
+        count = len(out)
+        said = f"✕ {count} interval{'' if count == 1 else 's'} left out of the figures" if count else ""
+        self.left_out.setText(said)
+
+    def write_brain(self, brain: Brain | None) -> None:
+        shares = 100 * brain.shares if brain is not None else np.full(len(BANDS), np.nan)
+        heights = np.nan_to_num(shares)
+        self.bars.setOpts(height=heights)
+        wanted = max(40.0, 20 * math.ceil(float(heights.max()) * 1.1 / 20))
+        if wanted > self.ceiling or wanted < 0.6 * self.ceiling:
+            self.ceiling = wanted
+            self.bar_plot.setYRange(0.0, 1.18 * wanted, padding=0)
+        for at, text in enumerate(self.bar_texts):
+            text.setVisible(bool(np.isfinite(shares[at])))
+            text.setText(f"{heights[at]:.0f} %")
+            text.setPos(at, heights[at])
+        if brain is None:
+            self.rhythms.setText("no rhythms yet")
+            self.source.setText("")
+            return
+        if brain.reason:
+            self.rhythms.setText(look.plain(brain.reason, 90))
+            self.source.setText("")
+            return
+        parts = [f"alpha peak {brain.peak:.1f} Hz" if math.isfinite(brain.peak) else "no alpha peak"]
+        if math.isfinite(brain.theta_beta):
+            parts.append(f"θ/β {brain.theta_beta:.1f}")
+        self.rhythms.setText("; ".join(parts))
+        self.rhythms.setToolTip(
+            "Alpha peak: the strongest rhythm of 7 to 13.5 Hz. θ/β: theta over beta power. "
+            "F4−F3: ln alpha right − ln alpha left, more alpha on the right is positive."
+        )
+        count = f"{brain.averaged} channel{'' if brain.averaged == 1 else 's'}"
+        source = f"{count}, last 4 s"
+        if brain.asymmetry and math.isfinite(brain.asymmetry[0][1]):
+            pair, value = brain.asymmetry[0]
+            source = f"{look.plain(pair, 12)} {value:+.2f}; ".replace("-", "−") + source
+        self.source.setText(f"{source}; {look.plain(brain.remark, 90)}" if brain.remark else source)
+        self.source.setToolTip(self.source.text())

@@ -1,0 +1,131 @@
+"""The panel of heart and brain: what a lab assistant reads, and why there is nothing to read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PySide6.QtWidgets import QLabel
+
+from devices.api import StreamInfo
+from realtime.api import Cleared, Figure
+
+
+def visible(panel) -> str:
+    return "\n".join(label.text() for label in panel.findChildren(QLabel) if label.isVisible() and label.text())
+
+
+def test_figures_stand_with_unit_window_and_share_of_beats_left_out(bench, make_script):
+    bench.play(make_script())
+    panel = bench.panel("body")
+    assert panel.rate.text() == "60"
+    texts = visible(panel)
+    for expected in (
+        "bpm",
+        "RMSSD",
+        "42 ms",
+        "last 20 s, 2 % of beats left out",
+        "29 s of beats so far, SDNN needs 60 s",
+        "alpha peak 10.2 Hz; θ/β 1.5",
+        "F4−F3 −0.25; 19 channels, last 4 s",
+        "✕ 1 interval left out of the figures",
+    ):
+        assert expected in texts
+    assert panel.values["SDNN"][0].text() == "–"
+
+
+def test_intervals_are_drawn_in_milliseconds_and_what_was_left_out_is_crossed(bench, make_script):
+    bench.play(make_script())
+    panel = bench.panel("body")
+    x, y = panel.dots.getData()
+    assert len(x) == 25  # of 30; four lie before the start, one was left out
+    assert set(np.round(y)) == {1000.0, 1020.0}
+    crosses = panel.crosses.getData()
+    assert crosses[0].tolist() == [8.5]
+    low, high = panel.plot.getViewBox().viewRange()[1]
+    assert low < 1000 < 1020 < high
+
+
+def test_bars_are_as_high_as_the_share_they_say(bench, make_script):
+    bench.play(make_script())
+    panel = bench.panel("body")
+    assert panel.bars.opts["height"] == pytest.approx([20, 15, 50, 10, 5])
+    assert [text.toPlainText() for text in panel.bar_texts] == ["20 %", "15 %", "50 %", "10 %", "5 %"]
+    low, high = panel.bar_plot.getViewBox().viewRange()[1]
+    assert low == 0 and high > 55  # noqa: PT018
+
+
+def test_why_nothing_is_given_is_said_in_words(bench, make_script):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("body")
+    few = {"HR": Figure(math.nan, "bpm", 10.0, "beats were found in 2 s of the last 10 s only")}
+    bench.tell(script.body(30, heart=few))
+    assert panel.rate.text() == "–"
+    assert "beats were found in 2 s of the last 10 s only" in visible(panel)
+    bench.tell(script.body(31, heart={}, reason="strap: no samples"))
+    assert "strap: no samples" in visible(panel)
+    assert panel.values["RMSSD"][0].text() == "–"
+    bad = replace(script.body(32).brains[0], shares=np.full(5, math.nan), reason="no samples")
+    bench.tell(script.body(32, brains=(bad,)))
+    assert "no samples" in panel.rhythms.text()
+    assert not any(text.isVisible() for text in panel.bar_texts)
+    raw = replace(script.body(33).brains[0], remark="no unit given: no powers, only shares and ratios")
+    bench.tell(script.body(33, remark="no unit given: taken as µV to find beats, no amplitudes", brains=(raw,)))
+    assert "taken as µV" in visible(panel)
+    assert "no powers" in panel.source.text()
+
+
+def test_without_an_ecg_no_intervals_and_without_eeg_no_bars_are_shown(bench, make_script):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("body")
+    bench.tell(script.body(30, ecg="", heart={}, reason="no ECG: no stream carries it", intervals=np.zeros((0, 3))))
+    assert not panel.intervals_box.isVisible()
+    assert "no ECG: no stream carries it" in visible(panel)
+    bench.tell(script.body(31, brains=()))
+    assert panel.intervals_box.isVisible()
+    assert not panel.brain.isVisible()
+    acc = StreamInfo(key="acc", kind="acc", channels=("x",), rate=50.0, unit="g")
+    bench.tell(replace(script.hello(), streams=(acc,)))
+    assert not panel.isVisible()
+
+
+def test_a_rewound_replay_and_a_new_session_begin_with_empty_panels(bench, make_script):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("body")
+    bench.tell(Cleared())
+    assert panel.rate.text() == "–"
+    assert "no beats yet" in visible(panel)
+    assert len(panel.dots.getData()[0]) == 0
+    assert not bench.panel("traces").strips["strap"].beats
+
+
+def test_every_r_peak_has_a_tick_above_it_on_the_trace_of_the_ecg(bench, make_script):
+    bench.play(make_script())
+    strip = bench.panel("traces").strips["strap"]
+    x, y = strip.ticks.getData()
+    assert x[::2].tolist() == pytest.approx([20.5 + second for second in range(10)])
+    assert y.min() > 1.0
+    assert y.max() < strip.high
+    assert len(bench.panel("traces").strips["cap"].ticks.getData()[0]) == 0
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
+def test_the_panel_fits_and_nothing_in_it_is_squeezed(bench, make_script, size):
+    bench.board.resize(*size)
+    script = make_script()
+    bench.play(script)
+    long = "38% of the beats of the last 60 s are not normal or not certain"
+    figures = {name: Figure(math.nan, "ms", 60.0, long) for name in ("RMSSD", "SDNN")}
+    bench.tell(script.body(31, heart=script.body(31).heart | figures))
+    panel = bench.panel("body")
+    assert (bench.board.width(), bench.board.height()) == size
+    for label in panel.heart.findChildren(QLabel):
+        if label.isVisible() and label.text():
+            assert label.height() >= label.heightForWidth(label.width()) > 0 or not label.wordWrap()
+            assert label.mapTo(panel, label.rect().bottomLeft()).y() <= panel.height()
+    assert panel.bar_area.height() > 60
