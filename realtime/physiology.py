@@ -30,6 +30,7 @@ from realtime.sources import MICROVOLTS, Picked, choose, lacking
 
 PATIENCE = 3.0
 """Seconds that a source may be behind another one before it is no longer waited for. A strap sends every 0.56 s."""
+ABSENT = f"no samples, or more than {PATIENCE:g} s late"
 SETTLED = 3
 """Beats after which it is decided whether a beat was normal."""
 FASTEST = 2000.0
@@ -313,13 +314,14 @@ class Physiology:
             ecg, remark = self._heart.stream.key, self._heart.remark
             report = self._heart_line.at(second)
             if report is None:
-                reason = f"{ecg}: no samples"
+                reason = f"{ecg}: {ABSENT}"
             else:
                 figures = report.figures
-                intervals = np.concatenate([*self._late, report.intervals])
-                self._late = []
+                self._late.append(report.intervals)
+            if self._late:
+                intervals, self._late = np.concatenate(self._late), []
         brains = [
-            line.at(second) or _nothing(part.stream, "no samples")
+            line.at(second) or _nothing(part.stream, ABSENT)
             for part, line in zip(self._brains, self._brain_lines, strict=True)
         ]
         return Body(time, ecg, figures, reason, remark, intervals, (*brains, *self._refused))

@@ -153,7 +153,7 @@ def test_a_strap_that_falls_silent_takes_its_own_figures_with_it_and_brings_them
                 bodies.append(update)
                 lag.append(chunk.times[-1] - update.time)
     silent = [body for body in bodies if not body.heart]
-    assert {body.reason for body in silent} == {"strap: no samples"}
+    assert {body.reason for body in silent} == {"strap: no samples, or more than 3 s late"}
     assert [body.time for body in silent] == list(range(531, 546))
     assert all(np.isfinite(body.brains[0].shares).all() for body in bodies[5:])
     assert max(lag) < PATIENCE + 1.5
@@ -240,3 +240,36 @@ def test_the_names_that_a_screen_uses_are_those_of_the_analysis():
     assert set(HEART_COLUMNS.values()) == {*hrv.KINDS, "breathing"}
     body = run(Physiology([CAP]), merged(cut(CAP, eeg(2), [25])))[0][-1]
     assert len(body.values()) == len(BODY_COLUMNS)
+
+
+def test_a_source_that_is_always_late_costs_its_figures_but_no_beat_and_no_memory():
+    chunks = merged(cut(CAP, eeg(), [25]), cut(STRAP, ecg(), [73], late=6.0))
+    bodies, beats = run(Physiology([CAP, STRAP]), chunks)
+    during = [body for body in bodies if body.time < 560]
+    assert not any(body.heart for body in during)
+    assert all(np.isfinite(body.brains[0].shares).all() for body in bodies[5:])
+    rows = np.concatenate([body.intervals for body in bodies])
+    np.testing.assert_array_equal(rows[:, 0], np.concatenate([one.times for one in beats])[: len(rows)])
+    assert len(rows) > 70
+
+
+def test_a_channel_without_numbers_is_left_out_of_the_averages_and_says_so():
+    samples = eeg(12)
+    samples[:, 1] = math.nan
+    bodies, _ = run(Physiology([CAP]), merged(cut(CAP, samples, [25])))
+    brain = bodies[-1].brains[0]
+    assert brain.invalid == ("", "100 % missing", "", "")
+    assert brain.averaged == 2
+    assert value(bodies[-1], "alpha") == pytest.approx(200, rel=0.05)
+    assert math.isnan(value(bodies[-1], "asymmetry"))
+
+
+def test_a_clock_that_leaps_by_a_year_gives_no_year_of_seconds():
+    later = START + 365 * 86400
+    chunks = [*merged(cut(CAP, eeg(12), [25]), cut(STRAP, ecg(12), [73]))]
+    chunks += merged(cut(CAP, eeg(12), [25], start=later), cut(STRAP, ecg(12), [73], start=later))
+    bodies, _ = run(Physiology([CAP, STRAP]), chunks)
+    assert len(bodies) < 200
+    assert bodies[-1].time > later + 10
+    assert np.isfinite(value(bodies[-1], "hr"))
+    assert np.all(np.diff([body.time for body in bodies]) > 0)
