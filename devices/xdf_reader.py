@@ -43,6 +43,8 @@ Values: TypeAlias = NDArray[np.generic]
 
 MAX_CHANNELS = 65_536
 """In all streams together, a stream without channels as one: a header costs memory by what it claims."""
+MAX_STREAMS = 1024
+"""Of one file; recorders know a few dozen."""
 MAX_STRING = 1 << 20
 MAX_FINDINGS = 100
 MAX_SECONDS = 1e12
@@ -134,6 +136,7 @@ class XdfFile:
         self._headers: dict[int, XdfStream] = {}
         self.streams = MappingProxyType(self._headers)
         self._refused: set[int] = set()
+        self._too_many = False
         self._claimed = 0
         self._units: dict[int, int] = {}  # bytes of a stamped sample of the streams of numbers that are read
         self._seen: dict[bytes, tuple[int, int, int]] = {}  # beginning of a chunk: stream, samples, length
@@ -383,6 +386,13 @@ class XdfFile:
 
     def _header(self, number: int, at: int, begin: int, end: int) -> bool:
         self._seen.clear()
+        if number not in self._headers and len(self._headers) >= MAX_STREAMS:
+            if not self._too_many:  # said once, and not one of them taken apart
+                self._too_many = True
+                self._found(at, f"stream {number} is beyond {MAX_STREAMS} streams; it and all that follow are left out")
+            if len(self._refused) < MAX_CHANNELS:
+                self._refused.add(number)
+            return False
         try:
             stream = _stream(number, self._xml(begin, end), MAX_CHANNELS - self._claimed)
         except (_DamageError, ValueError) as damage:

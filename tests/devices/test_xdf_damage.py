@@ -212,6 +212,17 @@ def test_stamps_that_are_omitted_are_continued_at_the_nominal_rate(tmp_path):
         assert file.findings == []
 
 
+def test_streams_beyond_a_thousand_are_left_out_and_the_first_of_them_is_named(tmp_path):
+    headers = [header(number) for number in range(1, 5001)]
+    content = xdf(*headers, samples([0.0], [1], stream=1024), samples([0.0], [1], stream=1025))
+    with opened(tmp_path, content) as file:
+        assert list(file.streams) == list(range(1, 1025))
+        assert file.samples(1024) == 1
+        (finding,) = file.findings
+        assert named([finding], content, headers[1024])
+        assert "1024 streams" in finding
+
+
 @pytest.mark.parametrize(
     "packed", [zlib.compress(xdf(header())), b"\x1f\x8b\x08" + bytes(20)], ids=["zlib of LabRecorder", "gzip of pyxdf"]
 )
@@ -234,7 +245,7 @@ def test_a_packed_file_is_refused_in_a_line_that_says_what_to_do_and_is_never_un
         xdf(b"".join(struct.pack("<BBHI", 1, 6, 2, number) for number in range(20_000))),
         xdf(b"".join(struct.pack("<BBHI7s", 1, 13, 6, number, b"<info/>") for number in range(15_000))),
         xdf(b"".join(struct.pack("<BBHI2d", 1, 22, 4, number, 1.0, 1.0) for number in range(15_000))),
-        xdf(b"".join(header(number, channels=0) for number in range(2_000))),
+        xdf(b"".join(header(number, channels=0) for number in range(1_000))),
         xdf(b"".join(struct.pack("<BBH", 1, 2, 1) for _ in range(50_000))),
     ],
     ids=["samples", "samples before the header", "headers", "footers", "clock offsets", "streams", "file headers"],
