@@ -267,7 +267,7 @@ def test_a_session_without_a_model_records_and_estimates_nothing(tmp_path):
     assert any(isinstance(update, Traces) for update in seen)
     assert not any(isinstance(update, Estimated) for update in seen)
     streams, _ = pyxdf.load_xdf(str(path))
-    assert {s["info"]["type"][0] for s in streams} == {"EEG", "Markers", "Session"}
+    assert {s["info"]["type"][0] for s in streams} == {"EEG", "Markers", "Physiology", "Session"}
     np.testing.assert_array_equal(samples(path), np.arange(amplifier.number)[-amplifier.sent :])
 
 
