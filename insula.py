@@ -129,6 +129,8 @@ class EstimateTable:
 def check_writable(folder: Path) -> None:
     """Before anything is opened: something can be made below ``folder``, which need not be there. Raises UsageError."""
     there = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
+    if hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY:
+        raise UsageError(f"{there}: the disk is read-only. Choose another folder.")
     if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
         raise UsageError(f"{there}: nothing can be written there. Check its rights, or choose another folder.")
 
@@ -172,7 +174,7 @@ def place_of(path: str | None, options: argparse.Namespace) -> Path | Study | No
     named = [f"--{name}" for name, code in given.items() if code is not None]
     if path is None or path.endswith(".xdf"):
         if named:
-            raise UsageError(f"{', '.join(named)}: name a record in a study folder. Give --record FOLDER with them.")
+            raise UsageError(f"{', '.join(named)}: name a record in a study folder. Name a folder for the record too.")
         check_outputs(path)
         return None if path is None else Path(path)
     if Path(path).suffix and not Path(path).is_dir():
@@ -772,7 +774,7 @@ def devices(options: argparse.Namespace, console: Console) -> int:
         for one in found:
             console.print(Text(f"{one.address:<{width}}  {one.what}"))  # text from outside: no markup
         if not found and options.scheme:
-            console.print(f"No {name}: source is there right now.")
+            console.print(f"insula cannot look for {name}: sources, or none is there right now.")
     return 0
 
 

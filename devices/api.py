@@ -7,7 +7,7 @@ import importlib.util
 import pkgutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ class StreamInfo:
     """As the source calls itself; text from outside, never to be trusted as a path."""
     source: str = ""
     """The address that opens it again, for the record and the screen."""
+    format: str = "float32"
+    """Of the samples, as XDF names it: float32, double64, int8, int16, int32, int64. Of events it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,14 +60,20 @@ class Chunk:
     """Samples of one stream, as they came.
 
     ``times`` (n,) are seconds on the session clock (LSL's local_clock in a live session, the file's clock in a
-    replay), ``data`` is (n, channels) in the stream's unit; ``lost`` counts samples known to be missing just before.
-    Whoever receives a chunk may keep it: nobody writes into it again.
+    replay), ``data`` is (n, channels) in the stream's unit and format; ``lost`` counts samples known to be missing just
+    before. Whoever receives a chunk may keep it: nobody writes into it again.
     """
 
     stream: str
     times: NDArray[np.float64]
-    data: NDArray[np.float32]
+    data: NDArray[np.floating[Any] | np.integer[Any]]
     lost: int = 0
+
+    @property
+    def single(self) -> NDArray[np.float32]:
+        """``data`` in single precision, as it is analysed and shown; what that cannot hold is infinite."""
+        with np.errstate(over="ignore"):
+            return np.asarray(self.data, np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

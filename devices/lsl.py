@@ -4,9 +4,10 @@ Conditions are joined by commas and must all hold: ``type`` (in any case), ``nam
 ``lsl:`` alone takes the only stream there is. A source that was opened is taken again only from the same host.
 
 LSL has neither authentication nor encryption, so only this machine is asked unless the address says ``lan``
-(``lsl:type=EEG,lan``) or a configuration of the user's own is found where liblsl looks for one: LSLAPICFG,
+(``lsl:type=EEG,lan``) or a configuration of the user's own can be read where liblsl looks for one: LSLAPICFG,
 ``./lsl_api.cfg``, ``~/lsl_api/lsl_api.cfg``, ``/etc/lsl_api/lsl_api.cfg``; then that file decides alone. liblsl reads
-its configuration once in a process: ``lan`` on the first source counts for all, on a later one it is refused.
+its configuration once in a process: ``lan`` on the first source counts for all, on a later one it is refused. `reach`
+says what came of it.
 
 What a stream says of itself is untrusted text: counts, rates and lengths are capped before anything is allocated.
 """
@@ -22,7 +23,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +40,7 @@ RESOLVE_TIMEOUT = 5.0
 LISTEN = 0.7
 """Seconds to listen at least: a second stream that fits may answer only to the second round of questions, at 0.5 s."""
 OPEN_TIMEOUT = 5.0
+DESCRIBE_TIMEOUT = 1.0
 CORRECTION_INTERVAL = 5.0
 """Seconds between two `Clock`s; liblsl measures every 2 s."""
 BUSY = 0.5
@@ -48,6 +51,11 @@ SILENCE = 3.0
 """Seconds without a sample after which the network is asked whether a stream is still there: what freezes, or loses its
 cable, never closes its connection."""
 SILENCE_OF_EVENTS = 30.0
+ALLOWANCE = 0.25
+"""Seconds by which a source that was started anew may seem to have begun before the old one was last heard: the most by
+which a measured offset can be wrong."""
+STEADY = 1.0
+"""Seconds. After a longer pause of the reader what liblsl says may still be of before."""
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing waits for the keeper, which may be inside a call of liblsl for longer."""
 BUFFER_SECONDS = 60
@@ -63,6 +71,8 @@ MAX_DESCRIPTION = 1_000_000
 MAX_TEXT = 65_536
 MAX_NAME = 120
 MAX_LISTED = 8
+MAX_ASKED = 16
+"""Streams that are asked for their description at once."""
 
 KEYS = ("type", "name", "source_id", "host", "uid")
 
@@ -83,7 +93,7 @@ level = -3
 liblsl writes only what is fatal: that a source broke off is said by `LslDevice.problem`, not in the middle of a screen.
 """
 
-_scope = ""
+_scope = _reach = ""
 _scope_lock = threading.Lock()
 
 
@@ -94,30 +104,58 @@ def lsl_clock() -> float:
 
 def use_network(lan: bool = False) -> None:
     """Fix how far LSL reaches in this process, before it is used for the first time; see the head of this file."""
-    global _scope
+    global _scope, _reach
     with _scope_lock:
         if not _scope:
+            named = os.environ.get("LSLAPICFG", "")
             home = Path.home() / "lsl_api" / "lsl_api.cfg"
-            own = ("lsl_api.cfg", str(home), "/etc/lsl_api/lsl_api.cfg")
-            if os.environ.get("LSLAPICFG") or any(Path(path).is_file() for path in own):
-                _scope = "configured"
+            places = (Path(named), Path("lsl_api.cfg"), home, Path("/etc/lsl_api/lsl_api.cfg"))
+            own = next((place for place in places if _can_be_read(place)), None)
+            if own is not None:
+                _scope, _reach = "configured", f"LSL follows {own.absolute()}"
             elif lan:
-                _scope = "lan"
+                _scope, _reach = "lan", "LSL looks in the local network"
             else:
-                pylsl.set_config_content(MACHINE)
+                pylsl.set_config_content(MACHINE)  # liblsl would take to the network where it finds no file
                 _scope = "machine"
+            if named and not _can_be_read(Path(named)):
+                _reach = f"LSLAPICFG names {named}, which cannot be read; {_reach or 'LSL stays on this machine'}"
         elif lan and _scope == "machine":
             raise DeviceError(
                 "lsl: this session already looks on this machine only; put ,lan on its first lsl: source."
             )
 
 
+def _can_be_read(path: Path) -> bool:
+    try:
+        with path.open("rb"):
+            return True
+    except OSError:  # also of a folder
+        return False
+
+
+def reach() -> str:
+    """One line when LSL reaches further than this machine, or when a file decides; "" otherwise.
+
+    It is fixed by the first `use_network`; before, LSL is not used and this is "".
+    """
+    return _reach
+
+
 def discover(seconds: float = LISTEN, lan: bool = False) -> list[Found]:
-    """The streams there are right now, by name, each with an address that opens it and no other."""
+    """The streams there are right now, by name, each with an address that means it and no other.
+
+    Of those that would be refused it says so and why.
+    """
     use_network(lan)
     found, _ = _listen({}, seconds, seconds)
-    found = sorted((info for info in found if not _refusal(info)), key=lambda info: (info.name(), info.type()))
-    return [Found(_address(info, found) + (",lan" if lan else ""), _what(info)) for info in found]
+    found.sort(key=lambda info: (info.name(), info.type()))
+    with ThreadPoolExecutor(MAX_ASKED) as pool:  # one that hangs makes no other wait
+        refusals = list(pool.map(_refusal_in_full, found))
+    return [
+        Found(_address(info, found) + (",lan" if lan else ""), _what(info) + (refusal and f"; refused: {refusal}"))
+        for info, refusal in zip(found, refusals, strict=True)
+    ]
 
 
 def connect(rest: str) -> LslDevice:
@@ -146,7 +184,7 @@ def connect(rest: str) -> LslDevice:
     except RuntimeError as error:  # the base of everything that pylsl raises
         raise DeviceError(f"{address}: found, but it cannot be opened: {error} Restart the source.") from error
     twins = [info for info in others if info.source_id() and _near(info) == _near(found[0])]
-    return LslDevice(address, found[0], link, twins)
+    return LslDevice(address, found[0], link, twins, pinned="uid" in conditions)
 
 
 class LslDevice:
@@ -157,14 +195,23 @@ class LslDevice:
     one that was started anew while the old one hangs: silent, and no longer answering. Meanwhile ``read`` gives nothing
     and ``problem`` says why. Streams without a rate are events, whatever their format.
 
+    Another outlet is taken only when, by its own clock, it was made after the old one was last known alive: a twin
+    that was there before is named in ``problem`` and never taken. With ``pinned`` no other outlet is taken at all.
+
     Times of a signal always rise, also from one outlet to the next; `devices.stamps` says what becomes of stamps
     that make no sense.
     """
 
     def __init__(
-        self, address: str, found: pylsl.StreamInfo, link: _Link, twins: Sequence[pylsl.StreamInfo] = ()
+        self,
+        address: str,
+        found: pylsl.StreamInfo,
+        link: _Link,
+        twins: Sequence[pylsl.StreamInfo] = (),
+        pinned: bool = False,
     ) -> None:
         self._address = address
+        self._pinned = pinned
         self._identity = _identity(found)
         self._near = _near(found)
         self._link: _Link | None = link  # set by the reader only
@@ -178,6 +225,9 @@ class LslDevice:
             )
         self._before: tuple[str, float] | None = None  # uid and last arrival of the outlet that was lost
         self._pulled = math.nan
+        self._steady = math.inf  # since when the reader has made no long pause
+        self._alive = lsl_clock()  # when the outlet is known to have been there, at the latest
+        self._offset = link.offset
         self._clocked = -math.inf
         self._left_out = (0, 0, 0)
         self._reported = -math.inf
@@ -252,34 +302,43 @@ class LslDevice:
             self._heard = time.monotonic()
             self._link = link
             self.uid, self._who = link.uid, link.who
+            self._alive = lsl_clock()
             self._left_out = (0, 0, 0)
             self._absence = ""
+        self._offset = link.offset
+        asked = lsl_clock()
+        if not asked - self._pulled < STEADY:  # true for the NaN before the first
+            self._steady = asked
         try:
             samples, stamps = link.pull(timeout)
         except pylsl.util.LostError:
-            self._let_go("the source has gone; waiting for it to come back")
+            self._let_go("the source has gone; " + self._waits_for("waiting for it to come back"))
             return []
         now, unix = lsl_clock(), time.time()
         away, self._pulled = now - self._pulled, now
         self._at_end = 0
+        if not len(stamps) and not self._absence and asked - self._steady > STEADY:
+            self._alive = max(self._alive, asked)  # nothing waits, and its connection stands
         if len(stamps):
             self._heard = time.monotonic()
             if self._absence:
                 self._absence = ""
-            if not np.dot(stamps, stamps) < ABSURD**2:  # the usual case in one call; NaN compares false
+            if not np.abs(stamps).max() < ABSURD:  # the usual case; NaN compares false
                 samples, stamps = self._refuse(samples, stamps)
         clocks = self._clocks(link, now, unix)
         if not len(stamps) and not link.stamps.waiting:
             return self._notices(link, now) + clocks
         placed = link.stamps.take(samples, stamps, now, unix)
+        if len(placed.times):  # what was read late was sent early
+            self._alive = max(self._alive, min(now, float(placed.times.max())))
         if link.stamps.asks and not link.asked:
             link.asked = True
             self._wake.set()
-        given = self._given(link, placed.times, placed.samples, placed.lost, away)
+        given = self._given(link, placed.times, placed.samples, placed.lost, away, now)
         return self._notices(link, now) + clocks + given
 
     def _given(
-        self, link: _Link, times: NDArray[np.float64], samples: NDArray[Any], lost: int, away: float
+        self, link: _Link, times: NDArray[np.float64], samples: NDArray[Any], lost: int, away: float, now: float
     ) -> list[Item]:
         if self._info.rate and len(times) and times[0] <= self._last:  # of one outlet times rise, of two they need not
             if not link.behind:
@@ -312,11 +371,13 @@ class LslDevice:
             self._said.append(f"{missing} samples missing: nobody read for {away:.1f} s, LSL keeps {BUFFER_SECONDS} s")
         self._last = float(times[-1])
         if not self._info.rate:
+            if samples.dtype == object:
+                self._tell_cuts(samples, now)
             return [Events(self._info.key, times, _texts(samples))]
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and nobody's warning
-            values = np.asarray(samples, np.float32)
-            if link.scale is not None:
-                values = values * link.scale
+        values = samples
+        if link.scale is not None:
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and nobody's warning
+                values = np.asarray(samples, np.float32) * link.scale
         lost = max(lost + self._owed + self._refused - self._at_end, missing)  # what was left out lies in the gap too
         self._owed, self._refused = 0, self._at_end
         return [Chunk(self._info.key, times, values, lost)]
@@ -350,6 +411,9 @@ class LslDevice:
         said, self._said = self._said, []
         return [Notice(self._info.key, now, text) for text in said]
 
+    def _waits_for(self, usual: str) -> str:
+        return f"waiting for uid {self.uid}, as the address says" if self._pinned else usual
+
     def _let_go(self, why: str) -> None:
         if self._link is not None and self._before is None:
             self._before = self._link.uid, self._heard
@@ -373,7 +437,6 @@ class LslDevice:
         return samples[good], stamps[good]
 
     def _keep(self) -> None:
-        given_up = ""
         try:
             while not self._stop.is_set():
                 self._wake.wait(min(1.0, CORRECTION_INTERVAL))
@@ -383,60 +446,87 @@ class LslDevice:
                     return
                 if self._wanted:
                     self._wanted = False
-                    self._find_again(given_up)
-                    given_up = ""
+                    self._find_again()
                 elif link is not None and not link.given_up:
                     link.measure()
                     if self._silent():
-                        given_up = self._look_for_successor(link)
+                        self._look_for_successor(link)
         except BaseException as error:  # noqa: BLE001  (handed to the reader)
             self._failure = error
 
     def _silent(self) -> bool:
         return time.monotonic() - self._heard >= (SILENCE if self._info.rate else SILENCE_OF_EVENTS)
 
-    def _look_for_successor(self, link: _Link) -> str:
-        """Watch a silent source until it is heard, answers, or is given up for one of the same identity: its uid then.
+    def _look_for_successor(self, link: _Link) -> None:
+        """Watch a silent source until it is heard, answers, or is given up for one that was started in its place.
 
         One that answers is not given up: it may have nothing to say, and the other may be a twin.
         """
         resolver = pylsl.ContinuousResolver(forget_after=2.0)
-        began = time.monotonic()
+        began, asked = time.monotonic(), lsl_clock()
+        ages: dict[str, bool] = {}
         while self._link is link and self._silent() and not self._stop.wait(0.2):
             if time.monotonic() - began < 2 * LISTEN:
                 continue
             fitting = [info for info in resolver.results() if _identity(info) == self._identity]
-            if any(info.uid() == link.uid for info in fitting):
+            twins = [info for info in fitting if info.uid() != link.uid]
+            if len(twins) < len(fitting):
+                self._alive = max(self._alive, asked)
                 # Heard again at the earliest when another SILENCE is over: it is not asked all the time.
                 self._heard = time.monotonic()
-                twins = self._info.rate and [info for info in fitting if info.uid() != link.uid]
-                self._absence = f"the source is silent, but answers; not taken for it: {_list(twins)}" if twins else ""
-                return ""
-            if fitting:
+                named = twins and self._info.rate
+                self._absence = f"the source is silent, but answers; not taken for it: {_list(twins)}" if named else ""
+                return
+            if any(self._started_anew(info, ages) for info in twins[:MAX_LISTED]):
                 link.given_up = True
-                return link.uid
-            self._absence = "the source is silent and no longer answers; waiting for it"
+                return
+            waits = self._waits_for("waiting for it")
+            named = f"; not taken for it: {_list(twins, uid=True)}" if twins else ""
+            self._absence = f"the source is silent and no longer answers; {waits}{named}"
         if self._link is link:
             self._absence = ""
-        return ""
 
-    def _find_again(self, given_up: str) -> None:
+    def _started_anew(self, info: pylsl.StreamInfo, ages: dict[str, bool]) -> bool:
+        """Whether an outlet that is not ours was made after ours was last known alive; asked once, kept in ``ages``.
+
+        Both are compared on the source's own clock, which the sleep of a host does not move. A clock that runs behind
+        where it was is of a host that has been started anew, and so is all that is there.
+        """
+        if self._pinned:
+            return False
+        uid = str(info.uid())
+        if uid not in ages:
+            try:
+                when, offset, *_ = _correction(pylsl.StreamInlet(info, recover=False), 1.5)
+            except RuntimeError:
+                return False  # does not answer at present
+            heard = self._alive - self._offset
+            ages[uid] = info.created_at() > heard - ALLOWANCE or when - offset < heard - 1.0
+        return ages[uid]
+
+    def _find_again(self) -> None:
         resolver = pylsl.ContinuousResolver(forget_after=2.0)
         began = time.monotonic()
+        ages: dict[str, bool] = {}
         while not self._stop.wait(0.2):
             if time.monotonic() - began < LISTEN:
                 continue  # of several twins one is heard first
             there = resolver.results()
-            fitting = [info for info in there if _identity(info) == self._identity]
-            others = [info for info in there if _near(info) == self._near and _identity(info) != self._identity]
+            near = [info for info in there if _near(info) == self._near]
+            same = [info for info in near if _identity(info) == self._identity]
+            fitting = [info for info in same[:MAX_LISTED] if info.uid() != self.uid and self._started_anew(info, ages)]
             # What was given up for hanging may stir again; it is taken only when there is nothing else.
-            fitting = [info for info in fitting if info.uid() != given_up] or fitting
-            if doubtful := fitting * (len(fitting) > 1) or others:
-                self._absence = f"the source has gone; not taken for it: {_list(doubtful, uid=True)}"
-            if len(fitting) != 1:
+            fitting = fitting or [info for info in same if info.uid() == self.uid]
+            chosen = fitting[0] if len(fitting) == 1 else None
+            if others := [info for info in near if info is not chosen]:
+                waits = self._waits_for("")
+                self._absence = "the source has gone; " + waits + "; " * bool(waits) + (
+                    f"not taken for it: {_list(others, uid=True)}"
+                )
+            if chosen is None:
                 continue
             try:
-                link = _Link(fitting[0])
+                link = _Link(chosen)
                 link.inlet.open_stream(OPEN_TIMEOUT)
             except (RuntimeError, DeviceError):
                 continue  # gone again already; go on looking
@@ -459,14 +549,15 @@ class _Link:
         """Hangs, and another has taken its place: the reader is to let go of it."""
         self.inlet = pylsl.StreamInlet(found, max_buflen=BUFFER_SECONDS, recover=False, as_numpy=True)
         full = self.inlet.info(OPEN_TIMEOUT)
-        size = len(full.as_xml())
-        if size > MAX_DESCRIPTION:
-            raise DeviceError(f"lsl: {_label(found)}: describes itself in {size / 1e6:.1f} MB, the limit is 1 MB.")
+        if refusal := _wordy(full):
+            raise DeviceError(f"lsl: {_label(found)}: {refusal}.")
         rows = _channels(full)
         self.info = _describe(full, rows)
         factors = [_VOLTS.get(row.unit, 1.0) / _VOLTS.get(self.info.unit, 1.0) for row in rows]
         mixed = self.info.unit in _VOLTS and any(row.unit in _VOLTS and row.unit != self.info.unit for row in rows)
         self.scale = np.array(factors, np.float32) if mixed else None
+        if mixed:
+            self.info = replace(self.info, format="float32")
         self.who = _who(full)
         self._found = found
         when, offset, uncertainty, self._round_trip = _correction(self.inlet, OPEN_TIMEOUT)
@@ -474,6 +565,8 @@ class _Link:
         self.measured: deque[tuple[float, float, float]] = deque([(when, offset, uncertainty)])
         """Measurements that the reader has not taken up yet: session clock, offset, uncertainty."""
         self._measured_at = when
+        self.offset = offset
+        """To be added to the source's stamps, as measured last."""
         self.asked = False
         """The reader needs the clock measured at once."""
         self.fresh = True
@@ -508,6 +601,7 @@ class _Link:
             when, offset, uncertainty, round_trip = _correction(inlet, 1.5 if asked else 1.0)
             if when > self._measured_at + 1e-3 and round_trip < BUSY:
                 self._measured_at = when
+                self.offset = offset
                 self.measured.append((when, offset, uncertainty))
         except RuntimeError:
             pass  # no answer: the last measurement stands, and the reader notices when the source is gone
@@ -540,6 +634,13 @@ class _Row:
     unit: str
 
 
+_FORMATS = {
+    pylsl.cf_double64: "double64",
+    pylsl.cf_int8: "int8",
+    pylsl.cf_int16: "int16",
+    pylsl.cf_int32: "int32",
+    pylsl.cf_int64: "int64",
+}
 _VOLTS = {"uV": 1e-6, "mV": 1e-3, "V": 1.0}
 
 
@@ -659,6 +760,21 @@ def _refusal(info: pylsl.StreamInfo) -> str:
     return ""
 
 
+def _wordy(full: pylsl.StreamInfo) -> str:
+    size = len(full.as_xml())
+    return f"describes itself in {size / 1e6:.1f} MB, the limit is 1 MB" if size > MAX_DESCRIPTION else ""
+
+
+def _refusal_in_full(info: pylsl.StreamInfo) -> str:
+    """Why a stream would not be opened, by its whole description, too; "" also when it does not send that in time."""
+    if refusal := _refusal(info):
+        return refusal
+    try:
+        return _wordy(pylsl.StreamInlet(info, recover=False).info(DESCRIBE_TIMEOUT))
+    except RuntimeError:
+        return ""
+
+
 def _clean(text: str, limit: int = MAX_NAME) -> str:
     """Text from outside as one printable line of at most ``limit`` characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text[:limit]).strip()
@@ -716,6 +832,7 @@ def _describe(info: pylsl.StreamInfo, rows: Sequence[_Row]) -> StreamInfo:
         unit=known[0][0] if known else "",
         name=name,
         source=_clean("lsl:" + ",".join(part for part in again if "," not in part), 3 * MAX_NAME),
+        format=_FORMATS.get(info.channel_format(), "float32"),
     )
 
 

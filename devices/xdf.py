@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,10 +118,10 @@ class XdfReplay:
     shorter than SHORTEST_ROUND; while paused it is not, only a further `step` begins the next round. ``left_out`` names
     the streams that are not delivered, with the reason; ``findings`` the damage of the file, growing while it is read.
 
-    Numeric streams with a rate are signals, in float32. String streams are events, one text a sample (several channels
-    joined by "; "), and so are irregular numeric streams of type Markers. Irregular EEG or ECG gets its measured rate.
-    Other irregular numeric streams are left out, of insula's own records all of them; so are streams without samples
-    of files by others.
+    Numeric streams with a rate are signals, in their own format. String streams are events, one text a sample (several
+    channels joined by "; "), and so are irregular numeric streams of type Markers. Irregular EEG or ECG gets its
+    measured rate. Other irregular numeric streams are left out, of insula's own records all of them; so are streams
+    without samples of files by others.
     """
 
     def __init__(
@@ -212,6 +212,7 @@ class XdfReplay:
             rate=rate,
             unit=units.pop() if len(units) == 1 else "",
             name=stream.name,
+            format="float32" if stream.format == "string" else stream.format,
             source=f"xdf:{self.path}",
         )
 
@@ -359,7 +360,8 @@ class XdfReplay:
             return Events(info.key, times, tuple("; ".join(texts) for texts in values.tolist()))
         if info.kind == "markers" and not info.rate:
             return Events(info.key, times, tuple("; ".join(f"{v:g}" for v in row) for row in values.tolist()))
-        return Chunk(info.key, times, np.ascontiguousarray(values, dtype=np.float32), lost)
+        numbers: NDArray[Any] = np.ascontiguousarray(values)
+        return Chunk(info.key, times, numbers, lost)
 
     # -- delivery ----------------------------------------------------------------------------------------------------
 

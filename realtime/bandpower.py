@@ -262,7 +262,7 @@ class BandPower:
             self._held_times[: len(times)] = times
             keep, marks, stamps = self._intake.admit(self._held_times[: len(times)], 0 if at else chunk.lost)
             if len(keep):
-                rows = np.ascontiguousarray(chunk.data[at : at + BATCH][keep], np.float32)
+                rows = np.ascontiguousarray(chunk.single[at : at + BATCH][keep])
                 found += self._take(stamps, marks, rows)
         return found
 

@@ -162,7 +162,7 @@ class Recorder:
                 type=MARKERS_TYPE if info.kind == "markers" else info.kind.upper(),
                 channels=info.channels if info.rate else ("marker",),
                 rate=info.rate,
-                format="float32" if info.rate else "string",
+                format=info.format if info.rate else "string",
                 unit=info.unit,
                 source_id=info.source,
                 desc={OWN_DESC: {"key": info.key, "kind": info.kind}},

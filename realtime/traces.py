@@ -33,7 +33,7 @@ class Thinner:
         self._gap |= bool(torn)
         self._last = chunk.times[-1]
         self._times.append(chunk.times)
-        self._data.append(chunk.data)
+        self._data.append(chunk.single)
         return before
 
     def take(self, *, everything: bool = False) -> list[Traces]:

@@ -70,9 +70,10 @@ class Windower:
                 f"{chunk.stream}: {len(chunk.times)} stamps of {feed.width} channels came with data {chunk.data.shape}"
             )
         windows: list[Window] = []
+        data = chunk.single
         for at in range(0, max(1, len(chunk.times)), BATCH):
             floor = NEVER if self._next is None else self._first_point(self._next)
-            feed.take(chunk.times[at : at + BATCH], chunk.data[at : at + BATCH], 0 if at else chunk.lost, floor)
+            feed.take(chunk.times[at : at + BATCH], data[at : at + BATCH], 0 if at else chunk.lost, floor)
             windows += self._cut_until(min(lane.resampler.following for lane in self._lanes.values()))
         return windows
 

@@ -199,6 +199,8 @@ class Panel(look.Card):
         self.lines: list[plots.Marks] = []
         self.marks: deque[tuple[float, str]] = deque(maxlen=500)
         self.start = 0.0
+        self.judged: set[str] = set()
+        """Streams that feed the model: the verdicts are about their channels."""
         self.fitted = -math.inf
 
     def touch(self) -> None:
@@ -217,8 +219,9 @@ class Panel(look.Card):
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello(streams=streams, start=start):
+            case Hello(streams=streams, start=start, used=used):
                 self.start = start
+                self.judged = {key for _, key in used}
                 self.marks.clear()
                 self.lay_out(streams)
             case Traces(stream=key, times=times, data=data, gap=gap) if key in self.strips:
@@ -232,6 +235,8 @@ class Panel(look.Card):
                 self.marks.append((time - self.start, look.plain(text, 40)))
             case Estimated(quality=quality):
                 for strip in self.strips.values():
+                    if strip.stream.key not in self.judged:
+                        continue
                     verdicts = quality.get(strip.stream.kind, ())
                     strip.judge({verdict.channel.upper(): verdict.score for verdict in verdicts})
             case Cleared():

@@ -215,15 +215,29 @@ def test_what_came_before_a_source_broke_off_is_given_out():
     assert samples(items) == 8
 
 
-def test_numbers_that_samples_cannot_hold_are_infinite_and_no_warning(capfd):
+def test_doubles_are_given_whole_and_what_single_precision_cannot_hold_is_analysed_as_infinite(capfd):
     info = pylsl.StreamInfo(f"test-{uuid.uuid4().hex[:8]}", "EEG", 1, 250.0, "double64", uuid.uuid4().hex)
     outlet = pylsl.StreamOutlet(info)
     with open_device(f"lsl:name={info.name()}") as device:
-        for number, value in enumerate((1e300, -1e300, 2.5)):
+        for number, value in enumerate((1e300, -1e300, 1e9 + 1 / 3)):
             outlet.push_sample([value], pylsl.local_clock() + number / 250.0)
         items = read(device, lambda items: samples(items) >= 3)
-    assert np.concatenate([item.data[:, 0] for item in items]).tolist() == [np.inf, -np.inf, 2.5]
+    assert np.concatenate([item.data[:, 0] for item in items]).tolist() == [1e300, -1e300, 1e9 + 1 / 3]
+    assert np.concatenate([item.single[:, 0] for item in items]).tolist() == [np.inf, -np.inf, np.float32(1e9)]
+    assert device.streams[0].format == "double64"
     assert capfd.readouterr().err == ""
+
+
+def test_counts_of_32_bits_are_given_whole():
+    info = pylsl.StreamInfo(f"test-{uuid.uuid4().hex[:8]}", "EEG", 1, 250.0, "int32", uuid.uuid4().hex)
+    outlet = pylsl.StreamOutlet(info)
+    sent = [16_777_217, 16_777_219, 2**31 - 1]
+    with open_device(f"lsl:name={info.name()}") as device:
+        for number, value in enumerate(sent):
+            outlet.push_sample([value], pylsl.local_clock() + number / 250.0)
+        items = read(device, lambda items: samples(items) >= 3)
+    assert np.concatenate([item.data[:, 0] for item in items]).tolist() == sent
+    assert device.streams[0].format == "int32"
 
 
 def identity(**spec):

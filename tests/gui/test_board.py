@@ -150,6 +150,16 @@ def test_a_poor_channel_is_told_by_sign_and_word_beside_its_colour(bench, make_s
     assert "all 20 channels good" in bench.texts()
 
 
+def test_a_stream_that_does_not_feed_the_model_is_not_judged_by_the_one_that_does(bench, make_script):
+    script = make_script(bad={"T3": Verdict("T3", 0.1, "flat")})
+    hello = script.hello()
+    spare = replace(hello.streams[0], key="spare")
+    bench.tell(replace(hello, streams=(*hello.streams, spare)), *list(script.updates())[1:])
+    strips = bench.panel("traces").strips
+    assert strips["cap"].poor
+    assert not strips["spare"].poor
+
+
 def test_while_the_baseline_is_taken_the_panel_says_so_and_shows_no_value(bench, make_script):
     bench.play(make_script(seconds=13))
     panel = bench.panel("affect")

@@ -347,3 +347,21 @@ def test_a_loss_and_its_chunk_are_in_the_record_both_or_not_at_all(tmp_path, mon
     assert footers == {"EEG": 11}
     events = next(stream for stream in streams if stream["info"]["type"] == ["Session"])["time_series"]
     assert events == [["lost 5 amp/eeg"]]
+
+
+@pytest.mark.parametrize("fmt", ["float32", "double64", "int8", "int16", "int32", "int64"])
+def test_samples_are_kept_in_the_format_in_which_they_came(tmp_path, fmt):
+    """Counts of 32 bits and doubles do not fit into single precision, in which they are analysed."""
+    numbers = {"float32": np.float32, "double64": np.float64}.get(fmt) or np.dtype(fmt).type
+    most = 1e9 + 1 / 3 if fmt == "double64" else 0.1 if fmt == "float32" else np.iinfo(numbers).max
+    data = np.array([[most], [0], [most]], numbers)
+    info = StreamInfo(key="eeg", kind="eeg", channels=("Fz",), rate=100.0, unit="uV", name="counts", format=fmt)
+    recorder = Recorder(tmp_path / "a.xdf", [info], [], {})
+    recorder.write(Chunk("eeg", np.array([1.0, 1.01, 1.02]), data))
+    recorder.close()
+    with XdfReplay(tmp_path / "a.xdf", speed=np.inf) as replay:
+        (again,) = [item for item in replay.read(1.0) if isinstance(item, Chunk)]
+        assert replay.streams[0].format == fmt
+    assert again.data.dtype == data.dtype
+    assert np.array_equal(again.data, data)
+    assert again.single.dtype == np.float32
