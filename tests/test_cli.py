@@ -501,6 +501,5 @@ def test_the_record_of_a_live_lsl_session_gives_its_estimates_again_with_the_mod
 
 def test_the_first_ctrl_c_ends_a_command_whose_sources_are_not_open_yet():
     session = Session([], None, title="nothing", clock=pylsl.local_clock)
-    with pytest.raises(KeyboardInterrupt), insula_module.Interrupts(session):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5.0)
+    with insula_module.Interrupts(session), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
