@@ -22,11 +22,14 @@ LATE = 0.03
 """Seconds. A packet that ends so much before its predecessor came out of order: it is left out and counted. Stamps
 overlap by less where a source stamps its chunks when it sends them; they are pushed together and keep their order."""
 BEHIND = 60.0
-"""Seconds. A stream that begins, or goes on after a hole, with samples older than this stamps by another clock."""
+"""Seconds. A stream that begins, or goes on after a hole, with samples older than this stamps by another clock, unless
+a measurement made then finds its clock where it was: then somebody was held up, and the samples are a backlog."""
 WILD = 8
 """Samples. So few stamps off between good ones are wrong themselves; more, and a clock is suspected."""
 HOLD = 2.0
 """Seconds that samples wait at most for their source's clock to be measured anew; that takes 0.6 s."""
+PATIENCE = 10.0
+"""Seconds that a backlog waits for the same: it is late already, and whoever was held up may take time to answer."""
 RETURN = 5.0
 """Seconds for which the measured clock must explain the stamps again before it is believed again."""
 SET = 0.1
@@ -92,11 +95,12 @@ class Stamps:
 
     As long as they make sense, stamps get the measured offset of the source's clock added, which follows by at most a
     quarter of a sample period a chunk. Where they stop making sense (earlier than what was given out, later than now)
-    the samples wait, for `HOLD` seconds at most, and `asks` says that the clock is to be measured at once. When the new
-    offset explains them, the clock had been set, and it is applied to them all. When it does not, the source stamps
-    by some other clock: its samples are placed by when they arrive, until the stamps make sense again. Lone wild
-    stamps, packets that come too late and samples that come twice are left out and counted. What was given out is never
-    followed by an earlier time.
+    the samples wait, for `HOLD` (a backlog `PATIENCE`) seconds at most, and `asks` says that the clock is to be
+    measured at once. When the new offset explains them, the clock had been set, and it is applied to them all. When it
+    is as before and they are only old, though of after what came last, they are a backlog and keep their times. Else
+    the source stamps by some other clock: its samples are placed by when they arrive, until the stamps make sense
+    again. Lone wild stamps, packets that come too late and samples that come twice are left out and counted. What was
+    given out is never followed by an earlier time.
 
     Streams of ``rate`` 0 are events: each goes where its stamp says, in whatever order, or where it arrived.
     """
@@ -108,6 +112,7 @@ class Stamps:
         self._measured_at = time
         self._measured = offset, uncertainty
         self._applied = offset
+        self._began = time
         self._newest = -math.inf
         self._age = math.inf
         self._held: list[tuple[NDArray[Any], NDArray[np.float64], float]] = []
@@ -119,6 +124,9 @@ class Stamps:
         self._sense = math.inf
         self._doubted = math.inf
         self._said = False
+        self._newest_in_time = -math.inf  # of the markers that came in time
+        self._before = math.nan  # the offset when the markers that wait began to
+        self._agreed = -math.inf  # when a measurement has found the clock where it was
         self._recent: deque[tuple[NDArray[np.float64], NDArray[Any]]] = deque()
         self._owed = 0
         self.unix = False
@@ -318,6 +326,13 @@ class Stamps:
         stamps = np.concatenate([stamps for _, stamps, _ in self._held])
         arrived = np.concatenate([np.full(len(stamps), arrival) for _, stamps, arrival in self._held])
         placed = [Placed(np.empty(0), samples[:0])]
+        if self._backlog(stamps + self._applied, arrived):
+            if self._measured_at > self._since and not self._set(now, unix):
+                self._let_go()
+                self._age = math.inf
+                return self._place(samples, stamps, now)
+            if self._measured_at <= self._since and now - self._since < PATIENCE:
+                return placed[0]
         while True:  # a handful between good ones
             good = self._fits_again(stamps + self._applied, arrived)
             begin = int(np.argmax(good))
@@ -363,6 +378,11 @@ class Stamps:
         )
         self._go_by_arrival(held[0][2], [stamps for _, stamps, _ in held])
         return _joined(*placed, *(self._by_arrival(some, when, at, math.nan) for some, when, at in held))
+
+    def _backlog(self, times: NDArray[np.float64], arrived: NDArray[np.float64]) -> bool:
+        """Whether all that is wrong with those that wait may be that they were held up for long."""
+        step = np.diff(times, prepend=max(self._newest, self._began - AHEAD))
+        return bool(arrived[0] - times[0] > BEHIND and step.min() >= -BACK and np.all(times <= arrived + AHEAD))
 
     def _set(self, now: float, unix: float) -> bool:
         return abs(self._target(now, unix) - self._applied) > SET
@@ -467,17 +487,31 @@ class Stamps:
         stamps = np.concatenate([stamps for _, stamps, _ in self._held])
         arrived = np.concatenate([np.full(len(stamps), arrival) for _, stamps, arrival in self._held])
         times = stamps + offset
-        wrong = (times > arrived + AHEAD) | (times < arrived - BEHIND)
+        old = times < arrived - BEHIND
+        wrong = (times > arrived + AHEAD) | old
+        wait = HOLD
+        if not self._said and old.any():
+            # A backlog comes in order: none of it is of before what came in time, or before its source was opened.
+            backlog = old & (times > max(self._newest_in_time, self._began) - AHEAD)
+            if self._measured_at > self._since and abs(offset - self._before) <= SET:
+                self._agreed = now
+            if now - self._agreed < HOLD:
+                wrong &= ~backlog
+            elif not (wrong & ~backlog).any():
+                wait = PATIENCE
+        in_time = ~(wrong | old)
         if not wrong.any():
             self._let_go()
+            self._note_in_time(times[in_time])
             self._said = False
             return Placed(times, samples)
         if math.isinf(self._since):
-            self._since = now
+            self._since, self._before = now, offset
             self.asks = not self._said
-        if not self._said and self._measured_at <= self._since and now - self._since < HOLD:
+        if not self._said and self._measured_at <= self._since and now - self._since < wait:
             return Placed(np.empty(0), samples[:0])
         self._let_go()
+        self._note_in_time(times[in_time])
         self.wild += int(wrong.sum())
         if not self._said:
             self.notices.append(
@@ -486,6 +520,10 @@ class Stamps:
             )
         self._said = bool(wrong[-1])
         return Placed(np.where(wrong, arrived, times), samples)
+
+    def _note_in_time(self, times: NDArray[np.float64]) -> None:
+        if len(times):
+            self._newest_in_time = max(self._newest_in_time, float(times.max()))
 
 
 def _joined(*placed: Placed) -> Placed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from devices.stamps import HOLD, Offset, Stamps
+from devices.stamps import HOLD, PATIENCE, Offset, Stamps
 
 RATE = 250.0
 SIZE = 10
@@ -207,6 +207,35 @@ def test_a_backlog_arrives_with_its_own_times(pause):
     assert (play.lost, play.notices) == (0, [])
 
 
+@pytest.mark.parametrize("pause", [72.0, 600.0])
+def test_what_is_left_of_a_backlog_after_a_long_suspension_keeps_its_times(pause):
+    """Of ten minutes LSL keeps the last: it comes after a hole, and older than a minute."""
+    play = Play().run(5.0)
+    begin = play.now
+    play.now += pause
+    true = begin + np.arange(int(pause * RATE)) / RATE
+    hole = len(true) - int(61 * RATE)
+    play.sent += hole
+    for at in range(hole, len(true), 1024):
+        part = true[at : at + 1024]
+        play.give(np.arange(play.sent, play.sent + len(part)), part)
+        play.sent += len(part)
+    play.run(3.0)
+    play.stamps.measure(play.now, 1e-4)
+    play.run(3.0)
+    play.lost += hole
+    np.testing.assert_allclose(play.check(), 0.0, atol=2e-4)
+    assert (play.lost, play.notices) == (hole, [])
+
+
+def test_a_stream_that_goes_on_old_after_a_hole_and_whose_clock_nobody_can_measure_is_placed_by_arrival():
+    play = Play(answers=False).run(5.0)
+    play.now += 600.0
+    play.run(20.0, lambda true: true - 100.0)
+    assert play.stamps.by_arrival
+    assert "placed by when they arrive" in play.notices[0]
+
+
 def test_a_clock_that_was_set_while_its_stream_paused_is_followed_when_it_is_measured():
     play = Play().run(5.0)
     play.now += 15.0
@@ -303,6 +332,48 @@ def test_a_marker_whose_stamp_nothing_explains_waits_and_is_placed_where_it_arri
     assert "placed where they arrive" in stamps.notices[0]
     assert events(stamps, [2], [5001.0], 104.0) == ([2], [104.0])
     assert len(stamps.notices) == 1
+
+
+@pytest.mark.parametrize("pause", [72.0, 600.0])
+def test_markers_that_a_suspension_held_up_keep_their_times_however_old_they_are(pause):
+    stamps, said, given = Stamps(0.0, 100.0, -3.0), [], {}
+    now = 100.0
+    for number in range(20):  # one a second; the first 20 in time
+        now += 1.0
+        given |= dict(zip(*events(stamps, [number], [now + 2.99], now), strict=True))
+    sent = np.arange(20, 20 + int(pause))
+    now += pause
+    for at in range(0, len(sent), 25):
+        part = sent[at : at + 25]
+        given |= dict(zip(*events(stamps, part.tolist(), (part + 103.99 + 1e-6), now), strict=True))
+        now += 0.05
+        if stamps.asks and at > 25:
+            stamps.measure(now, -3.0 + 1e-4)
+    if stamps.asks:
+        stamps.measure(now, -3.0 + 1e-4)
+    given |= dict(zip(*events(stamps, [], [], now + 0.1), strict=True))
+    said += stamps.notices
+    assert sorted(given) == list(range(20 + int(pause)))
+    np.testing.assert_allclose([given[number] - number for number in sorted(given)], 100.99, atol=1e-3)
+    assert (said, stamps.wild) == ([], 0)
+
+
+def test_old_markers_whose_clock_nobody_can_measure_are_placed_where_they_arrived():
+    stamps = Stamps(0.0, 100.0, 0.0)
+    assert events(stamps, [1], [101.0], 101.1) == ([1], [101.0])
+    assert events(stamps, [2], [110.0], 200.0) == ([], [])
+    assert events(stamps, [], [], 200.0 + PATIENCE) == ([2], [200.0])
+    assert "placed where they arrive" in stamps.notices[0]
+
+
+@pytest.mark.parametrize("stamp", [5.0, 130.0])
+def test_old_markers_of_before_what_came_in_time_are_of_another_clock_although_theirs_is_measured(stamp):
+    stamps = Stamps(0.0, 100.0, 0.0)
+    assert events(stamps, [1], [299.0], 300.0) == ([1], [299.0])
+    assert events(stamps, [2], [stamp], 301.0) == ([], [])
+    stamps.measure(301.5, 0.0)
+    assert events(stamps, [], [], 301.6) == ([2], [301.0])
+    assert "placed where they arrive" in stamps.notices[0]
 
 
 def test_a_marker_of_a_clock_that_was_set_gets_its_time_from_the_new_offset():
