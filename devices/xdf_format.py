@@ -28,6 +28,7 @@ from devices.xdf_layout import (
     XdfError,
 )
 from devices.xdf_reader import XdfFile, XdfStream
+from devices.xdf_sync import are_times
 from devices.xdf_writer import Desc, XdfWriter
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "XdfFile",
     "XdfStream",
     "XdfWriter",
+    "are_times",
     "describe",
 ]
 
@@ -74,22 +76,26 @@ class StreamSummary:
     samples: int
     start: float
     stop: float
-    """NaN, like ``start``, without samples."""
+    """NaN, like ``start``, without a sample whose stamp is a time."""
     gaps: int
-    """Steps between samples of more than 0.5 s and 3 nominal intervals; a step back by as much (a clock reset) too."""
+    """Steps between times of more than 0.5 s and 3 nominal intervals; a step back by as much (a clock reset) too."""
     gap_seconds: float
     """What is missing in them altogether."""
     offsets: int
     offset_range: tuple[float, float]
     """Smallest and largest clock offset, NaN without any. Only what is used: a corrupt last one is left out."""
+    findings: tuple[str, ...] = ()
+    """What only its samples tell, one line with its byte each: chunks that are damaged inside, stamps that are no
+    times (no numbers, or beyond any clock), stamps that run backward. `XdfFile.findings` has the rest."""
 
     @property
     def duration(self) -> float:
-        return self.stop - self.start
+        """From the first stamp to the last; 0.0 where they run backward, NaN without any."""
+        return 0.0 if self.stop < self.start else self.stop - self.start
 
 
 def describe(path: str | Path) -> list[StreamSummary]:
-    """Every stream of a file in order of appearance, in one pass that keeps one chunk in memory."""
+    """Every stream of a file in order of appearance, from one pass that keeps few samples in memory."""
     with XdfFile(path) as file:
         return [_summary(file, stream) for stream in file.streams.values()]
 
@@ -97,22 +103,50 @@ def describe(path: str | Path) -> list[StreamSummary]:
 def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
     interval = 1.0 / stream.rate if stream.rate > 0 else np.inf
     longest = max(0.5, 3.0 * interval)
+    known = len(file.findings)
     start = last = np.nan
-    samples = gaps = 0
+    samples = gaps = no_times = backward = 0
+    first_bad = first_back = -1
     missing = 0.0
-    for index in file.chunks_of(stream.id):
-        times, _ = file.decode(int(index))
+    for first, stamps, readable in file.stamps(stream.id):
+        good = are_times(stamps)
+        bad = readable & ~good
+        if bad.any():
+            first_bad = first + int(bad.argmax()) if first_bad < 0 else first_bad
+            no_times += int(bad.sum())
+        samples += int(readable.sum())
+        times = stamps[good]
         if not len(times):
             continue
-        start = float(times[0]) if samples == 0 else start
-        with np.errstate(over="ignore", invalid="ignore"):  # damaged stamps may be infinite
-            steps = np.diff(times, prepend=times[0] if samples == 0 else last)
+        start = float(times[0]) if np.isnan(start) else start
+        steps = np.diff(times, prepend=times[0] if np.isnan(last) else last)
         broken = steps[np.abs(steps) > longest]
         gaps += len(broken)
         missing += float((broken[broken > 0] - interval).sum()) if len(broken) else 0.0
-        samples += len(times)
+        back = steps < -longest
+        if back.any():
+            first_back = first + int(np.flatnonzero(good)[back.argmax()]) if first_back < 0 else first_back
+            backward += int(back.sum())
         last = float(times[-1])
-    regular = stream.rate > 0 and samples > 1 and last > start
+    findings = file.findings[known:]
+    if no_times:
+        findings.append(
+            f"byte {file.byte_of(stream.id, first_bad)}: {no_times} of {samples} stamps of stream {stream.id} are no "
+            f"times, the first that of sample {first_bad}; they count for no duration, rate or gap"
+        )
+    if backward:
+        findings.append(
+            f"byte {file.byte_of(stream.id, first_back)}: stamps of stream {stream.id} run backward by more than "
+            f"{longest:g} s {backward} times, first at sample {first_back}"
+        )
+    if last < start:
+        findings.append(
+            f"byte {file.byte_of(stream.id, 0)}: stamps of stream {stream.id} end {start - last:g} s before they "
+            "begin; it has no duration and no rate"
+        )
+    span = last - start
+    # No signal has more than one sample in a nanosecond: its stamps stand still.
+    regular = stream.rate > 0 and samples > 1 and span > 1e-9 * (samples - 1)
     pairs = file.used_offsets(stream.id)
     units = set(stream.units)
     return StreamSummary(
@@ -123,7 +157,7 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
         unit=units.pop() if len(units) == 1 else ("mixed" if units else ""),
         format=stream.format,
         rate=stream.rate,
-        effective_rate=(samples - 1) / (last - start) if regular else np.nan,
+        effective_rate=(samples - 1) / span if regular else np.nan,
         samples=samples,
         start=start,
         stop=last,
@@ -131,4 +165,5 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
         gap_seconds=missing,
         offsets=len(pairs),
         offset_range=(float(pairs[:, 1].min()), float(pairs[:, 1].max())) if len(pairs) else (np.nan, np.nan),
+        findings=tuple(findings),
     )

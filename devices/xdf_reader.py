@@ -7,16 +7,18 @@ was. Format: https://github.com/sccn/xdf/wiki/Specifications.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import mmap
 import struct
+import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,7 @@ from devices.xdf_layout import (
     child_text,
     parse_xml,
 )
-from devices.xdf_sync import Line, last_is_corrupt, robust_line, segments
+from devices.xdf_sync import MAX_SECONDS, Line, are_times, last_is_corrupt, robust_line, segments
 
 Values: TypeAlias = NDArray[np.generic]
 """(n, channels): the stream's number format, or objects that are str."""
@@ -47,15 +49,19 @@ MAX_STREAMS = 1024
 """Of one file; recorders know a few dozen."""
 MAX_STRING = 1 << 20
 MAX_FINDINGS = 100
-MAX_SECONDS = 1e12
-"""Of a clock and between two clocks: thirty thousand years."""
 BLOCK = 32 << 20
 """Bytes of the file that are in this process's memory at a time, about: pages of a map count as its own."""
 _TOGETHER = 256  # chunks decoded in one step
+_BATCH = 4096  # chunks, and ...
+_BATCH_SAMPLES = 1 << 18  # ... samples, that are made ready in one go
+_FEW = 32  # samples: fewer are taken out one after the other, without arrays
+_TEXTS = 4096  # different short texts that are kept only once
 _PAGES = 1 << 16  # what the system maps around a byte that is asked for
 # The beginning of a samples chunk as all writers known make it: length in 4 bytes or 1, tag, stream, count in 4 bytes.
 _MANY = 10_000  # different beginnings that are remembered
 _LONG, _SHORT = struct.Struct("<BIHIBI"), struct.Struct("<BBHIBI")
+_STAMP = struct.Struct("<d")
+_NO_FLAG = "a stamp that is neither there nor omitted"
 
 
 class _DamageError(Exception):
@@ -123,6 +129,31 @@ def _stream(number: int, header: str, most: int) -> XdfStream:
     )
 
 
+def _kind(stream: XdfStream) -> np.dtype[np.generic]:
+    return np.dtype(object) if stream.format == "string" else FORMATS[stream.format]
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(fmt: str, channels: int) -> np.dtype[np.void]:
+    """A sample with its stamp as it is in the file."""
+    return np.dtype([("flag", "u1"), ("time", "<f8"), ("value", FORMATS[fmt].newbyteorder("<"), (channels,))])
+
+
+class _Sink:
+    """Where the samples of a stream go: ``times`` (n,), and ``values`` (n, channels) unless only stamps are wanted."""
+
+    def __init__(self, stream: XdfStream, times: NDArray[np.float64], values: Values | None = None) -> None:
+        self.times, self.values = times, values
+        self.stamps = cast("memoryview[float]", times.data)
+        self.texts: dict[bytes, str] = {}
+        self.raw: memoryview | None = None
+        if stream.format != "string":
+            self.layout = _layout(stream.format, len(stream.channels))
+            self.width = self.layout.itemsize - 9
+            if values is not None and values.size:
+                self.raw = values.view(np.uint8).reshape(-1).data
+
+
 class XdfFile:
     """An XDF file, indexed when it is opened and decoded only where it is asked for. A context manager.
 
@@ -151,8 +182,9 @@ class XdfFile:
         self._footer_counts: dict[int, int] = {}
         self._lines: dict[int, list[tuple[int, Line]]] = {}
         self._limits: dict[int, int] = {}
-        self._last_stamps: dict[int, float] = {}
-        self._bad: set[int] = set()
+        # Of streams that needed it: the last stamp up to each chunk, and 1 where it is known.
+        self._last_stamps: dict[int, tuple[NDArray[np.float64], bytearray]] = {}
+        self._bad = bytearray()  # 1 for each chunk that turned out to be damaged
         self._map = self._open()
         try:
             self._index()
@@ -189,6 +221,8 @@ class XdfFile:
     def _varlen(self, at: int, end: int) -> tuple[int, int]:
         """A variable-length integer and the byte after it, within ``end``."""
         m = self._map
+        if at + 2 <= end and m[at] == 1:  # the usual case of what there is most of
+            return m[at + 1], at + 2
         width = m[at] if at < end else 0
         after = at + 1 + width
         if width not in (1, 4, 8) or after > end:
@@ -507,182 +541,279 @@ class XdfFile:
         ``synchronised`` puts the stamps on the recorder's clock by the clock offsets. A chunk whose content turns out
         to be damaged gives no samples and one finding.
         """
-        number, offset, n = self.chunk(index)
+        number, _, n = self.chunk(index)
         stream = self._headers[number]
-        try:
-            if index in self._bad:
-                raise _DamageError
-            times, values = self._decode(index, stream, *self._content(index), n)
-        except _DamageError as damage:
-            if index not in self._bad:
-                self._bad.add(index)
-                self._found(offset, f"{damage} in samples of stream {stream.id}; chunk left out")
-            kind = np.dtype(object) if stream.format == "string" else FORMATS[stream.format]
-            return np.empty(0), np.empty((0, len(stream.channels)), kind)
+        times, values = np.empty(n), np.empty((n, len(stream.channels)), _kind(stream))
+        if self._decode(index, stream, n, 0.0, _Sink(stream, times, values), 0, alone=True) is None:
+            return times[:0], values[:0]
         return self._synchronise(stream.id, int(self._first[index]), times, values) if synchronised else (times, values)
+
+    def _decode(
+        self, index: int, stream: XdfStream, n: int, last: float, sink: _Sink, place: int, *, alone: bool = False
+    ) -> float | None:
+        """A chunk into ``sink`` from sample ``place`` on; its last stamp, None when it is damaged.
+
+        ``last`` is the stamp before it, unless the chunk is asked for ``alone``.
+        """
+        if self._bad and self._bad[index]:
+            return None
+        begin, end = self._content(index)
+        if alone and begin < end and not self._map[begin]:
+            last = self._last_before(index)
+        try:
+            if stream.format == "string":
+                return self._decode_texts(stream, begin, end, n, last, sink, place)
+            return self._decode_numbers(stream, begin, end, n, last, sink, place)
+        except _DamageError as damage:
+            self._bad = self._bad or bytearray(len(self))
+            self._bad[index] = 1
+            self._found(int(self._at[index]), f"{damage} in samples of stream {stream.id}; chunk left out")
+            return None
 
     def _content(self, index: int) -> tuple[int, int]:
         """First byte of a chunk's samples and the byte after them; sees to it that not too much stays in memory."""
-        at = int(self._at[index])
-        length, content = self._varlen(at, len(self._map))
+        at, m = int(self._at[index]), self._map
+        if m[at] == 1:
+            length, content = m[at + 1], at + 2
+        else:
+            length, content = self._varlen(at, len(m))
         end = content + length
-        _, begin = self._varlen(content + 6, end)
+        begin = content + 7 + m[content + 6]
         if self._touched > BLOCK:
             self._drop()
         self._touched += end - at if abs(at - self._reached) < _PAGES else end - at + _PAGES
         self._reached = end
         return begin, end
 
-    def _decode(
-        self, index: int, stream: XdfStream, begin: int, end: int, n: int
-    ) -> tuple[NDArray[np.float64], Values]:
-        if stream.format == "string":
-            return self._decode_strings(index, stream, begin, end, n)
-        plain, channels = FORMATS[stream.format], len(stream.channels)
-        width = channels * plain.itemsize
-        if end - begin == n * (9 + width):
-            layout = np.dtype([("flag", "u1"), ("time", "<f8"), ("value", plain.newbyteorder("<"), (channels,))])
-            records = np.frombuffer(self._map, layout, n, begin)
-            if (records["flag"] == 8).all():
-                return records["time"].astype(np.float64), records["value"].astype(plain)
-            raise _DamageError("a stamp that is neither there nor omitted")
-        times = np.empty(n)
-        raw = bytearray(n * width)
-        at = begin
-        for i, (stamp, at) in enumerate(self._stamps(index, stream, begin, end, n, width)):
-            times[i] = stamp
-            raw[i * width : (i + 1) * width] = self._map[at : at + width]
-        if at + width != end and n:
-            raise _DamageError(f"{end - at - width} bytes too many")
-        return times, np.frombuffer(raw, plain.newbyteorder("<")).astype(plain).reshape(n, channels)
-
-    def _stamps(
-        self, index: int, stream: XdfStream, begin: int, end: int, n: int, width: int
-    ) -> Iterator[tuple[float, int]]:
-        """Stamp and byte of the values of each sample, where some stamps are omitted and all samples ``width`` wide."""
-        m, at = self._map, begin
+    def _decode_numbers(
+        self, stream: XdfStream, begin: int, end: int, n: int, last: float, sink: _Sink, place: int
+    ) -> float:
+        m, at, width = self._map, begin, sink.width
         step = 1.0 / stream.rate if stream.rate > 0 else 0.0
-        last: float | None = None
-        for _ in range(n):
+        if n >= _FEW and end - begin == n * (9 + width):
+            records = np.ndarray(n, sink.layout, m, begin)
+            if not (records["flag"] == 8).all():
+                raise _DamageError(_NO_FLAG)
+            sink.times[place : place + n] = records["time"]
+            if sink.values is not None:
+                sink.values[place : place + n] = records["value"]
+            return float(records["time"][-1])
+        stamps, raw, stamp_at = sink.stamps, sink.raw, _STAMP.unpack_from
+        for i in range(place, place + n):
             flag = m[at] if at < end else -1
             if flag == 8 and at + 9 + width <= end:
-                last = struct.unpack_from("<d", m, at + 1)[0]
+                (last,) = stamp_at(m, at + 1)
                 at += 9
             elif flag == 0 and at + 1 + width <= end:
-                last = (self._last_before(index) if last is None else last) + step
+                last += step
                 at += 1
             else:
-                raise _DamageError("a stamp that is neither there nor omitted")
-            yield last, at
+                raise _DamageError(_NO_FLAG)
+            stamps[i] = last
+            if raw is not None:
+                raw[i * width : (i + 1) * width] = m[at : at + width]
             at += width
+        if at != end:
+            raise _DamageError(f"{end - at} bytes too many")
+        if raw is not None and sys.byteorder == "big" and sink.values is not None:
+            sink.values[place : place + n].byteswap(inplace=True)
+        return last
+
+    def _decode_texts(
+        self, stream: XdfStream, begin: int, end: int, n: int, last: float, sink: _Sink, place: int
+    ) -> float:
+        m, at, channels = self._map, begin, range(len(stream.channels))
+        step = 1.0 / stream.rate if stream.rate > 0 else 0.0
+        stamps, values, texts = sink.stamps, sink.values, sink.texts
+        for i in range(place, place + n):
+            flag = m[at] if at < end else -1
+            if flag == 8 and at + 9 <= end:
+                (last,) = _STAMP.unpack_from(m, at + 1)
+                at += 9
+            elif flag == 0:
+                last += step
+                at += 1
+            else:
+                raise _DamageError(_NO_FLAG)
+            stamps[i] = last
+            for channel in channels:
+                length, at = self._varlen(at, end)
+                if length > end - at:
+                    raise _DamageError(f"a text of {length} bytes where {end - at} are left")
+                if values is not None:
+                    raw = m[at : at + min(length, MAX_STRING)]
+                    text = texts.get(raw)
+                    if text is None:
+                        text = raw.decode("utf-8", "replace")
+                        if length < 256 and len(texts) < _TEXTS:
+                            texts[raw] = text
+                    values[i, channel] = text
+                at += length
+        return last
 
     def _last_before(self, index: int) -> float:
         """The last stamp of the stream before this chunk, for a chunk that begins with an omitted stamp."""
         stream = self._headers[int(self._ids[index])]
         own = self._chunks[stream.id]
-        place = int(np.searchsorted(own, index)) - 1
-        chain = []
-        while place >= 0 and (k := int(own[place])) not in self._last_stamps:
-            chain.append(k)
-            # A chunk that begins with an explicit stamp stands on its own.
-            if self._map[self._content(k)[0]] == 8:
-                break
+        if stream.id not in self._last_stamps:
+            self._last_stamps[stream.id] = np.zeros(len(own)), bytearray(len(own))
+        stamps, known = self._last_stamps[stream.id]
+        here = place = int(np.searchsorted(own, index))
+        while place > 0 and not known[place - 1]:
             place -= 1
-        for k in reversed(chain):
-            times, _ = self.decode(k, synchronised=False)
-            before = self._last_stamps.get(int(own[place]), 0.0) if place >= 0 else 0.0
-            self._last_stamps[k] = float(times[-1]) if len(times) else before
-            place = int(np.searchsorted(own, k))
-        return self._last_stamps[int(own[place])] if place >= 0 else 0.0
+            # A chunk that begins with a stamp stands on its own, unless it is damaged further on.
+            if self._map[self._content(int(own[place]))[0]] == 8 and self._pass(stream, place, 0.0) is not None:
+                place += 1
+                break
+        last = float(stamps[place - 1]) if place else 0.0
+        for k in range(place, here):
+            end_of = self._pass(stream, k, last)
+            last = last if end_of is None else end_of
+            stamps[k], known[k] = last, 1
+        return last
 
-    def _decode_strings(
-        self, index: int, stream: XdfStream, begin: int, end: int, n: int
-    ) -> tuple[NDArray[np.float64], Values]:
-        m, at, channels = self._map, begin, len(stream.channels)
-        step = 1.0 / stream.rate if stream.rate > 0 else 0.0
-        times, values = np.empty(n), np.empty((n, channels), dtype=object)
-        last: float | None = None
-        for i in range(n):
-            flag = m[at] if at < end else -1
-            if flag == 8 and at + 9 <= end:
-                last = struct.unpack_from("<d", m, at + 1)[0]
-                at += 9
-            elif flag == 0:
-                last = (self._last_before(index) if last is None else last) + step
-                at += 1
-            else:
-                raise _DamageError("a stamp that is neither there nor omitted")
-            times[i] = last
-            for channel in range(channels):
-                length, at = self._varlen(at, end)
-                if length > end - at:
-                    raise _DamageError(f"a text of {length} bytes where {end - at} are left")
-                values[i, channel] = m[at : at + min(length, MAX_STRING)].decode("utf-8", "replace")
-                at += length
-        return times, values
+    def _pass(self, stream: XdfStream, place: int, last: float) -> float | None:
+        """The last stamp of a chunk of a stream, None when it is damaged."""
+        index = int(self._chunks[stream.id][place])
+        n = int(self._n[index])
+        end_of = self._decode(index, stream, n, last, _Sink(stream, np.empty(n)), 0)
+        if end_of is not None:
+            stamps, known = self._last_stamps[stream.id]
+            stamps[place], known[place] = end_of, 1
+        return end_of
 
     def read(self, stream_id: int, *, synchronised: bool = True) -> tuple[NDArray[np.float64], Values]:
         """All stamps (n,) and values (n, channels) of a stream."""
         if stream_id not in self._headers:
             raise XdfError(f"{self.path}: no stream {stream_id}. There are {sorted(self._headers)}.")
         stream = self._headers[stream_id]
-        if stream.format != "string":
-            return self._read_numbers(stream, synchronised=synchronised)
-        parts = [self.decode(int(k), synchronised=synchronised) for k in self._chunks[stream_id]]
-        if not parts:
-            return np.empty(0), np.empty((0, len(stream.channels)), object)
-        return np.concatenate([times for times, _ in parts]), np.concatenate([values for _, values in parts])
-
-    def _read_numbers(self, stream: XdfStream, *, synchronised: bool) -> tuple[NDArray[np.float64], Values]:
-        own, count = self._chunks[stream.id], self._counts[stream.id]
-        plain, channels = FORMATS[stream.format], len(stream.channels)
-        times, values = np.empty(count), np.empty((count, channels), plain)
-        firsts, begins, counts = self._first[own], self._at[own], self._n[own]
-        layout = np.dtype([("flag", "u1"), ("time", "<f8"), ("value", plain.newbyteorder("<"), (channels,))])
-        odd: list[int] = []
-        a = 0
-        while a < len(own):
-            # Chunks that begin alike at the same distance from each other are taken out together.
-            at, n = int(begins[a]), int(counts[a])
-            first, end = self._content(int(own[a]))
-            b, step = self._alike(begins, counts, a, first - at)
-            self._touched += int(begins[b - 1]) - at
-            if end - first == n * layout.itemsize:
-                records = np.ndarray((b - a, n), layout, self._map, first, (step, layout.itemsize))
-                if (records["flag"] == 8).all():
-                    place = slice(int(firsts[a]), int(firsts[a]) + (b - a) * n)
-                    times[place].reshape(b - a, n)[...] = records["time"]
-                    values[place].reshape(b - a, n, channels)[...] = records["value"]
-                    a = b
-                    continue
-            odd.extend(range(a, b))
-            a = b
-        kept = np.ones(count, dtype=np.bool_) if odd else None
-        for k in odd:
-            place = slice(int(firsts[k]), int(firsts[k] + counts[k]))
-            some_times, some_values = self.decode(int(own[k]), synchronised=False)
-            if len(some_times):
-                times[place], values[place] = some_times, some_values
-            elif kept is not None:
-                kept[place] = False
+        count = self._counts[stream_id]
+        times, values = np.empty(count), np.empty((count, len(stream.channels)), _kind(stream))
+        kept: NDArray[np.bool_] | None = None
+        for first, _, some in self._batches(stream, times, values):
+            if some is not None:
+                kept = np.ones(count, dtype=np.bool_) if kept is None else kept
+                kept[first : first + len(some)] = some
         if synchronised:
-            times, values = self._synchronise(stream.id, 0, times, values)
-        if kept is not None and not kept.all():
+            times, values = self._synchronise(stream_id, 0, times, values)
+        if kept is not None:
             kept = kept[: len(times)]
             times, values = times[kept], values[kept]
         return times, values
 
-    def _alike(self, begins: NDArray[np.int64], counts: NDArray[np.int64], a: int, head: int) -> tuple[int, int]:
-        """The end of the chunks that begin with the same ``head`` bytes as chunk ``a``, and the bytes between two."""
-        most = min(a + _TOGETHER, len(begins), int(np.searchsorted(begins, begins[a] + BLOCK, side="right")))
-        steps = np.diff(begins[a:most])
-        if not len(steps):
-            return a + 1, 0
-        same = (steps == steps[0]) & (counts[a + 1 : most] == counts[a])
-        k = 1 + (len(same) if same.all() else int(same.argmin()))
-        heads = np.ndarray((k, head), np.uint8, self._map, int(begins[a]), (int(steps[0]), 1))
+    def stamps(self, stream_id: int) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.bool_]]]:
+        """All stamps of a stream, synchronised, in file order and some thousand at a time.
+
+        Number of the first sample, stamps (n,), and whether the sample can be read (n,): the others are in chunks that
+        are damaged, and their stamps NaN.
+        """
+        stream = self._headers[stream_id]
+        for first, times, kept in self._batches(stream):
+            there = np.ones(len(times), dtype=np.bool_) if kept is None else kept
+            moved, _ = self._synchronise(stream_id, first, times, there)
+            yield first, moved, there[: len(moved)]
+
+    def byte_of(self, stream_id: int, sample: int) -> int:
+        """Where in the file the chunk with this sample of a stream begins."""
+        own = self._chunks[stream_id]
+        return int(self._at[own[np.searchsorted(self._first[own], sample, side="right") - 1]])
+
+    def _batches(
+        self, stream: XdfStream, times: NDArray[np.float64] | None = None, values: Values | None = None
+    ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.bool_] | None]]:
+        """Every chunk of a stream: number of the first sample, stamps as stored, and which samples are not damaged.
+
+        Stamps and values go into ``times`` and ``values`` of the whole stream where they are given, else the stamps
+        into arrays of each batch, and values nowhere.
+        """
+        own = self._chunks[stream.id]
+        last = 0.0
+        whole = None if times is None else _Sink(stream, times, values)
+        a = 0
+        while a < len(own):
+            some = own[a : a + _BATCH]
+            counts = self._n[some]
+            some = some[: max(1, int(np.searchsorted(np.cumsum(counts), _BATCH_SAMPLES, side="right")))]
+            counts = counts[: len(some)]
+            first, n = int(self._first[some[0]]), int(counts.sum())
+            sink = whole or _Sink(stream, np.empty(n))
+            start = first if whole else 0
+            kept: NDArray[np.bool_] | None = None
+            for begin, end, end_of in self._pull(stream, some, counts, last, sink, start):
+                if end_of is not None:
+                    last = end_of
+                    continue
+                if kept is None:
+                    kept = np.ones(n, dtype=np.bool_)
+                kept[begin - start : end - start] = False
+                sink.times[begin:end] = np.nan
+            yield first, sink.times[start : start + n], kept
+            a += len(some)
+
+    def _pull(
+        self, stream: XdfStream, some: NDArray[np.int64], counts: NDArray[np.int64], last: float, sink: _Sink, at: int
+    ) -> Iterator[tuple[int, int, float | None]]:
+        """Decode ``some`` chunks of a stream into ``sink`` from sample ``at`` on.
+
+        Gives first and end of the samples of one or more chunks and the last stamp of them, None where damaged.
+        """
+        indices, many = some.tolist(), counts.tolist()
+        edges = self._runs(some, counts) if stream.format != "string" else [*range(1, len(many) + 1)]
+        a = 0
+        for b in edges:
+            n = many[a]
+            while b - a > 1 and (b - a) * n >= _FEW:
+                # Chunks that begin alike at the same distance from each other are taken out together.
+                k, newest = self._together(some[a : min(b, a + _TOGETHER)], n, sink, at)
+                if not k:
+                    break
+                last = newest
+                yield at, at + k * n, last
+                a, at = a + k, at + k * n
+            for place in range(a, b):
+                n = many[place]
+                end_of = self._decode(indices[place], stream, n, last, sink, at)
+                last = last if end_of is None else end_of
+                yield at, at + n, end_of
+                at += n
+            a = b
+
+    def _runs(self, some: NDArray[np.int64], counts: NDArray[np.int64]) -> list[int]:
+        """The end of each run of chunks of as many samples at the same distance from each other."""
+        begins = self._at[some]
+        steps = np.diff(begins)
+        steps[counts[1:] != counts[:-1]] = -1
+        edges, a = [], 0
+        turns = [*(np.flatnonzero(np.diff(steps)) + 1).tolist(), len(steps)] if len(steps) else []
+        apart = (steps < 0).tolist()
+        for turn in turns:  # steps are alike up to here
+            while a < turn:
+                a = a + 1 if apart[a] else turn + 1
+                edges.append(a)
+        if a < len(some):
+            edges.append(len(some))
+        return edges
+
+    def _together(self, some: NDArray[np.int64], n: int, sink: _Sink, place: int) -> tuple[int, float]:
+        """Decode those of ``some`` chunks at the same distance that begin like the first; how many, and their last
+        stamp. 0 where they have to be looked at one by one."""
+        begins = self._at[some]
+        at, step = int(begins[0]), int(begins[1] - begins[0])
+        begins = begins[: int(np.searchsorted(begins, at + BLOCK, side="right"))]
+        first, end = self._content(int(some[0]))
+        if end - first != n * sink.layout.itemsize:
+            return 0, 0.0
+        heads = np.ndarray((len(begins), first - at), np.uint8, self._map, at, (step, 1))
         alike = (heads == heads[0]).all(axis=1)
-        return a + (k if alike.all() else int(alike.argmin())), int(steps[0])
+        k = len(begins) if alike.all() else int(alike.argmin())
+        self._touched += (k - 1) * step
+        records = np.ndarray((k, n), sink.layout, self._map, first, (step, sink.layout.itemsize))
+        if not (records["flag"] == 8).all():
+            return 0, 0.0
+        sink.times[place : place + k * n].reshape(k, n)[...] = records["time"]
+        if sink.values is not None:
+            sink.values[place : place + k * n].reshape(k, n, sink.values.shape[1])[...] = records["value"]
+        return k, float(records["time"][-1, -1])
 
     def chunks(self, *, synchronised: bool = True) -> Iterator[tuple[int, NDArray[np.float64], Values]]:
         """Stream id, stamps and values of every chunk, in file order."""
@@ -731,33 +862,33 @@ class XdfFile:
         # Within each stretch the stamps are nearer to its last measurement than to the next stretch's first.
         turns = [(pairs[a.stop - 1, 0], pairs[b.start, 0]) for a, b in itertools.pairwise(parts)]
         starts = [0]
-        chunks, at, times = iter(self._chunks[number].tolist()), 0, np.empty(0)
+        at, times = 0, np.empty(0)
+        batches = self._batches(self._headers[number])
         for end, begin in turns:
             while True:
-                beyond = np.abs(times - end) >= np.abs(times - begin)
+                beyond = are_times(times) & (np.abs(times - end) >= np.abs(times - begin))
                 if beyond.any():
                     skip = int(beyond.argmax())
                     at, times = at + skip, times[skip:]
                     break
-                at += len(times)
-                if (index := next(chunks, None)) is None:
-                    times = np.empty(0)
-                    at = self._counts[number]
+                at, times, _ = next(batches, (self._counts[number], np.empty(0), None))
+                if at == self._counts[number]:
                     break
-                at = int(self._first[index])
-                times, _ = self.decode(index, synchronised=False)
             starts.append(at)
         return list(zip(starts, lines, strict=True))
 
     def span(self, stream_id: int) -> tuple[float, float] | None:
-        """First and last stamp in file order, synchronised; None for a stream without samples."""
+        """First and last stamp that is a time, in file order, synchronised; None for a stream without any."""
         ends: list[float] = []
         for order in (1, -1):
             for index in self._chunks[stream_id][::order]:
                 times, _ = self.decode(int(index))
+                times = times[are_times(times)]
                 if len(times):
                     ends.append(float(times[::order][0]))
                     break
+            else:
+                return None
         return (ends[0], ends[1]) if len(ends) == 2 else None
 
     def close(self) -> None:

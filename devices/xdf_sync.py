@@ -17,6 +17,18 @@ from scipy.optimize import least_squares
 
 HUBER = 1e-4
 """Seconds beyond which an offset counts as an outlier: LSL measures to about 0.1 ms."""
+MAX_SECONDS = 1e12
+"""Of a clock and between two clocks: thirty thousand years."""
+
+
+def are_times(stamps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the stamps (n,) can be times: those that are no number or beyond any clock cannot.
+
+    >>> are_times(np.array([0.5, np.nan, np.inf, 1e300])).tolist()
+    [True, False, False, False]
+    """
+    believable: NDArray[np.bool_] = np.abs(stamps) < MAX_SECONDS  # NaN compares false
+    return believable
 
 
 @dataclass(frozen=True, slots=True)

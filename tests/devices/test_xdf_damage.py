@@ -134,6 +134,48 @@ def test_stamps_that_are_no_numbers_are_read_as_they_are_and_never_delivered(tmp
     assert sum(item.lost for item in chunks) == 2
 
 
+def test_stamps_that_are_no_times_are_named_with_stream_count_and_byte_and_make_no_gap_and_no_duration(tmp_path):
+    stamps = np.arange(500) / 100
+    wrong = np.random.default_rng(0).choice(np.arange(120, 480), 70, replace=False)
+    stamps[wrong] = np.resize([np.nan, np.inf, -np.inf, 1e300, -1e18], 70)
+    blocks = [samples(stamps[k : k + 10], np.arange(10)) for k in range(0, 500, 10)]
+    content = xdf(header(), *blocks)
+    (tmp_path / "made.xdf").write_bytes(content)
+    (summary,) = describe(tmp_path / "made.xdf")
+    (finding,) = summary.findings
+    assert named([finding], content, blocks[wrong.min() // 10])
+    assert "70 of 500 stamps of stream 1 are no times" in finding
+    assert (summary.start, summary.stop, summary.samples) == (0.0, 4.99, 500)
+    assert (summary.gaps, summary.gap_seconds) == (0, 0.0)
+    assert summary.effective_rate == pytest.approx(100.0)
+
+
+def test_a_stream_of_which_no_stamp_is_a_time_has_no_duration(tmp_path):
+    (tmp_path / "made.xdf").write_bytes(xdf(header(), samples([np.nan, 1e300, -1e13], [1, 2, 3])))
+    (summary,) = describe(tmp_path / "made.xdf")
+    assert "3 of 3 stamps" in summary.findings[0]
+    assert str((summary.start, summary.duration, summary.effective_rate)) == "(nan, nan, nan)"
+    with XdfFile(tmp_path / "made.xdf") as file:
+        assert file.span(1) is None
+
+
+@pytest.mark.parametrize("step", [-0.004, -5.0])
+def test_stamps_that_run_backward_are_named_and_no_duration_is_negative(tmp_path, step):
+    content = xdf(header(), *[samples([100 + k * step], [1]) for k in range(300)])
+    (tmp_path / "made.xdf").write_bytes(content)
+    (summary,) = describe(tmp_path / "made.xdf")
+    assert (summary.duration, str(summary.effective_rate)) == (0.0, "nan")
+    assert "before they begin" in summary.findings[-1]
+    assert [finding for finding in summary.findings if "run backward" in finding and "299 times" in finding] == (
+        [summary.findings[0]] if step < -0.5 else []
+    )
+
+
+def test_stamps_that_hardly_move_make_no_rate_of_300_digits(tmp_path):
+    (tmp_path / "made.xdf").write_bytes(xdf(header(), samples([0.0, 1e-300], [1, 2])))
+    assert str(describe(tmp_path / "made.xdf")[0].effective_rate) == "nan"
+
+
 def test_clock_offsets_that_are_no_numbers_are_left_out_and_named(tmp_path):
     bad = [chunk(4, struct.pack("<2d", *pair), 1) for pair in ((0.0, np.nan), (np.inf, 1.0))]
     content = xdf(header(), *bad, chunk(4, struct.pack("<2d", 0.0, 2.0), 1), samples([1.0], [1]))
@@ -253,6 +295,95 @@ def test_a_packed_file_is_refused_in_a_line_that_says_what_to_do_and_is_never_un
 def test_a_file_full_of_the_smallest_chunks_is_opened_within_ten_times_its_size(tmp_path, content):
     with memory_of(len(content), times=10, spare=8e6), opened(tmp_path, content):
         pass
+
+
+def tiny(body, samples=1):
+    """A Samples chunk of stream 1 with as few bytes around it as there can be."""
+    return struct.pack("<BBHIBB", 1, 8 + len(body), 3, 1, 1, samples) + body
+
+
+def stamped(k, value=b"\x05"):
+    return struct.pack("<Bd", 8, k / 100) + value
+
+
+COSTLY = {
+    "stream headers": lambda: xdf(*[header(number) for number in range(1, 30_001)]),
+    "stamped numbers": lambda: xdf(header(), *[tiny(stamped(k, bytes(4))) for k in range(250_000)]),
+    "every other stamp omitted": lambda: xdf(
+        header(fmt="int8"), *[tiny(stamped(k) if k % 2 else b"\0\5") for k in range(300_000)]
+    ),
+    "all stamps omitted": lambda: xdf(header(fmt="int8"), tiny(b"\0\5") * 300_000),
+    "no stamp a time": lambda: xdf(header(fmt="int8"), tiny(stamped(np.nan)), tiny(b"\0\5") * 300_000),
+    "texts": lambda: xdf(
+        header(fmt="string", rate=0), *[tiny(stamped(k, b"\1\5%05d" % (k % 100_000))) for k in range(250_000)]
+    ),
+}
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+import scipy.optimize
+from devices.xdf_format import XdfFile, describe
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+Path("/proc/self/clear_refs").write_text("5")
+before = memory("VmRSS")
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+describe(sys.argv[1])
+with XdfFile(sys.argv[1]) as file:
+    for number in file.streams:
+        file.read(number)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory as Linux does")
+@pytest.mark.parametrize("what", COSTLY)
+def test_tiny_chunks_by_the_hundred_thousand_are_described_and_read_within_three_times_the_file_and_64_mb(
+    tmp_path, what
+):
+    path = tmp_path / "made.xdf"
+    path.write_bytes(COSTLY[what]())
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) < 3 * path.stat().st_size + SPARE
+
+
+def test_tiny_chunks_of_every_kind_in_any_mixture_are_read_as_one_by_one(tmp_path):
+    dice = random.Random(3)
+    bodies = []
+    for k in range(20_000):
+        kind = dice.randrange(6) if k // 700 % 2 else k // 100 % 3
+        bodies.append(
+            [
+                tiny(stamped(k)),
+                tiny(b"\0\6"),
+                tiny(stamped(k) + stamped(k + 0.5), 2),
+                tiny(stamped(k) + b"\0\7", 2),
+                tiny(b"\x09" + bytes(9)),  # damaged: no such flag
+                tiny(b"\0\1" * 40, 40),
+            ][kind]
+        )
+    offsets = [chunk(4, struct.pack("<2d", 10.0 * k, 1.5 + 1e-5 * k), 1) for k in range(20)]
+    with opened(tmp_path, xdf(header(fmt="int8"), *offsets, *bodies)) as file:
+        expected = [file.decode(int(k)) for k in file.chunks_of(1)]
+    with opened(tmp_path, tmp_path.joinpath("made.xdf").read_bytes()) as file:
+        times, values = file.read(1)
+        found = [(stamps[kept], first) for first, stamps, kept in file.stamps(1)]
+    assert np.array_equal(times, np.concatenate([some for some, _ in expected]))
+    assert np.array_equal(values, np.concatenate([some for _, some in expected]))
+    assert np.array_equal(times, np.concatenate([some for some, _ in found]))
+    with opened(tmp_path, tmp_path.joinpath("made.xdf").read_bytes()) as file:
+        backward = [file.decode(int(k))[0] for k in file.chunks_of(1)[::-1]]
+    assert np.array_equal(times, np.concatenate(backward[::-1]))
 
 
 # -- cuts and mutations ------------------------------------------------------------------------------------------------
