@@ -7,7 +7,8 @@ LSL has neither authentication nor encryption, so only this machine is asked unl
 (``lsl:type=EEG,lan``) or a configuration of the user's own can be read where liblsl looks for one: LSLAPICFG,
 ``./lsl_api.cfg``, ``~/lsl_api/lsl_api.cfg``, ``/etc/lsl_api/lsl_api.cfg``; then that file decides alone. liblsl reads
 its configuration once in a process: ``lan`` on the first source counts for all, on a later one it is refused. `reach`
-says what came of it.
+says what came of it. This machine's streams then answer no question from the network; but liblsl opens the port of an
+outlet on every interface, so that whoever knows or guesses it can read: a firewall closes that.
 
 What a stream says of itself is untrusted text: counts, rates and lengths are capped before anything is allocated.
 """
@@ -231,6 +232,7 @@ class LslDevice:
         self._clocked = -math.inf
         self._left_out = (0, 0, 0)
         self._reported = -math.inf
+        self._cut = self._told_cut = 0
         self._refused = self._at_end = 0  # and how many of them came after the newest sample that was none of them
         self._owed = 0
         self._heard = 0.0
@@ -371,8 +373,7 @@ class LslDevice:
             self._said.append(f"{missing} samples missing: nobody read for {away:.1f} s, LSL keeps {BUFFER_SECONDS} s")
         self._last = float(times[-1])
         if not self._info.rate:
-            if samples.dtype == object:
-                self._tell_cuts(samples, now)
+            self._count_cuts(samples, now)
             return [Events(self._info.key, times, _texts(samples))]
         values = samples
         if link.scale is not None:
@@ -381,6 +382,19 @@ class LslDevice:
         lost = max(lost + self._owed + self._refused - self._at_end, missing)  # what was left out lies in the gap too
         self._owed, self._refused = 0, self._at_end
         return [Chunk(self._info.key, times, values, lost)]
+
+    def _count_cuts(self, samples: NDArray[Any], now: float) -> None:
+        """Say the first text that is too long to be kept whole; the others are counted with what is left out."""
+        if samples.dtype != object:
+            return
+        for text in samples.ravel().tolist():
+            if len(text) > MAX_TEXT:
+                self._cut += 1
+                if self._cut == 1:
+                    self._told_cut, self._reported = 1, now
+                    self._said.append(
+                        f"a marker of {_length(text)} characters is cut to {MAX_TEXT} bytes; what follows is counted"
+                    )
 
     def _clocks(self, link: _Link, now: float, unix: float) -> list[Item]:
         """Take up what was measured; at most one `Clock`, never one that was not measured."""
@@ -406,6 +420,9 @@ class LslDevice:
             words = ("out of order", "sent twice", "with wild stamps")
             counts = ", ".join(f"{count} {word}" for count, word in zip(left_out, words, strict=True) if count)
             self._said.append(f"samples of this outlet so far: {counts}")
+        if self._cut > self._told_cut and now - self._reported >= REPORT_INTERVAL:
+            self._told_cut, self._reported = self._cut, now
+            self._said.append(f"{self._cut} markers cut so far")
         if not self._said:
             return []
         said, self._said = self._said, []
@@ -474,8 +491,8 @@ class LslDevice:
                 self._alive = max(self._alive, asked)
                 # Heard again at the earliest when another SILENCE is over: it is not asked all the time.
                 self._heard = time.monotonic()
-                named = twins and self._info.rate
-                self._absence = f"the source is silent, but answers; not taken for it: {_list(twins)}" if named else ""
+                twins = twins if self._info.rate else []  # markers may be rare
+                self._absence = f"the source is silent, but answers; not taken for it: {_list(twins)}" if twins else ""
                 return
             if any(self._started_anew(info, ages) for info in twins[:MAX_LISTED]):
                 link.given_up = True
@@ -520,8 +537,11 @@ class LslDevice:
             chosen = fitting[0] if len(fitting) == 1 else None
             if others := [info for info in near if info is not chosen]:
                 waits = self._waits_for("")
-                self._absence = "the source has gone; " + waits + "; " * bool(waits) + (
-                    f"not taken for it: {_list(others, uid=True)}"
+                self._absence = (
+                    "the source has gone; "
+                    + waits
+                    + "; " * bool(waits)
+                    + (f"not taken for it: {_list(others, uid=True)}")
                 )
             if chosen is None:
                 continue
@@ -840,6 +860,11 @@ def _texts(samples: NDArray[Any]) -> tuple[str, ...]:
     """One text per sample: channels joined by a comma, numbers as short as they can be said exactly."""
     shortest = np.float32 if samples.dtype == np.float32 else float
     return tuple(", ".join(_text(value, shortest) for value in row) for row in samples.tolist())
+
+
+def _length(text: bytes) -> int:
+    """Characters of UTF-8: its bytes but those that go on a character."""
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80))
 
 
 def _text(value: bytes | int | float, shortest: type) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import pylsl
 import pytest
 
-from devices.api import Chunk, DeviceError, Events, open_device, unit_name
+from devices.api import Chunk, DeviceError, Events, Notice, open_device, unit_name
 from devices.lsl import discover, lsl_clock
 from devices.xdf_format import XdfFile
 from models.api import Estimate
@@ -408,6 +408,118 @@ except DeviceError as error:
     names, refusal = done.stdout.splitlines()
     assert "mine" in names
     assert "put ,lan on its first" in refusal
+
+
+REACHES = """
+import json, psutil, pylsl
+from devices.lsl import discover, lsl_clock, reach, use_network
+lsl_clock()
+before = reach()
+use_network()
+outlet = pylsl.StreamOutlet(pylsl.StreamInfo("mine", "EEG", 1, 1.0, "float32", "only-here"))
+resolver = pylsl.ContinuousResolver()
+found = [one.address for one in discover()]
+places = [(one.family.name, one.type.name, *one.laddr) for one in psutil.Process().net_connections()]
+sockets = [(*place, port if port == 16571 else "any") for *place, port in places]  # where questions are heard
+print(json.dumps([before, reach(), "mine" in str(found), sorted(sockets)]))
+"""
+
+
+def reaches(tmp_path, **names):
+    """What a program says before and after it has fixed its reach, whether it finds itself, its sockets."""
+    env = {name: value for name, value in os.environ.items() if name != "LSLAPICFG"}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2]), **names}
+    command = [sys.executable, "-c", REACHES]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=True)
+    return json.loads(done.stdout)
+
+
+def test_a_configuration_that_is_named_but_cannot_be_read_lets_nothing_out_of_this_machine(tmp_path):
+    before, line, found, sockets = reaches(tmp_path)
+    assert (before, line, found) == ("", "", True)
+    assert {ip for *_, ip, port in sockets if port == 16571} == {"127.0.0.1"}
+    for named in ("/nonexistent", str(tmp_path)):  # a folder is none either
+        before, line, found, others = reaches(tmp_path, LSLAPICFG=named)
+        assert (before, found, others) == ("", True, sockets)
+        assert line == f"LSLAPICFG names {named}, which cannot be read; LSL stays on this machine"
+
+
+def test_a_configuration_of_the_users_own_that_decides_is_named(tmp_path):
+    own = tmp_path / "lsl_api" / "lsl_api.cfg"
+    own.parent.mkdir()
+    own.write_text((Path(__file__).parents[2] / "devices" / "loopback.cfg").read_text())
+    assert reaches(tmp_path)[1] == f"LSL follows {own}"
+    assert reaches(tmp_path, LSLAPICFG="none.cfg")[1] == (
+        f"LSLAPICFG names none.cfg, which cannot be read; LSL follows {own}"
+    )
+
+
+def test_looking_beyond_this_machine_is_said(tmp_path):
+    script = "from devices.lsl import reach, use_network; use_network(lan=True); print(reach())"  # nothing is opened
+    env = {name: value for name, value in os.environ.items() if name != "LSLAPICFG"}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "LSL looks in the local network\n"
+
+
+def test_a_stream_that_would_be_refused_is_listed_with_the_reason():
+    kind = f"T{uuid.uuid4().hex[:8]}"
+    specs = {"wide": (3000, 250.0), "fast": (1, 1e6), "wordy": (1, 250.0), "good": (1, 250.0)}
+    outlets = []
+    for name, (channels, rate) in specs.items():
+        info = pylsl.StreamInfo(name, kind, channels, rate, "float32", f"{kind}-{name}")
+        if name == "wordy":
+            info.desc().append_child_value("notes", "x" * 2_000_000)
+        outlets.append(pylsl.StreamOutlet(info))
+    found = {one.address: one.what for one in discover(1.5) if f"type={kind}," in one.address}
+    assert found.keys() == {f"lsl:type={kind},name={name}" for name in specs}
+    endings = {address.rpartition("=")[2]: what.partition("; refused: ")[2] for address, what in found.items()}
+    assert endings == {
+        "wide": "has 3000 channels, the limit is 1024",
+        "fast": "has a rate of 1e+06 Hz, the limit is 100000",
+        "wordy": "describes itself in 2.0 MB, the limit is 1 MB",
+        "good": "",
+    }
+
+
+def test_a_marker_that_is_cut_is_said_once_and_then_counted(monkeypatch):
+    monkeypatch.setattr("devices.lsl.REPORT_INTERVAL", 0.5)
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Markers", 1, 0.0, "string", name))
+    with open_device(f"lsl:name={name}") as device:
+        assert outlet.wait_for_consumers(20)
+        items = []
+        deadline = time.monotonic() + 20
+
+        def until(count):
+            while sum(isinstance(item, Notice) for item in items) < count and time.monotonic() < deadline:
+                items.extend(device.read(0.1))
+
+        outlet.push_sample(["ü" * 70_000])
+        until(1)
+        outlet.push_sample(["x" * 65_537])
+        outlet.push_sample(["x" * 65_536])
+        until(2)
+    first, second = [item for item in items if isinstance(item, Notice)]
+    assert first.stream == second.stream == device.streams[0].key
+    assert first.text == "a marker of 70000 characters is cut to 65536 bytes; what follows is counted"
+    assert second.text == "2 markers cut so far"
+    labels = [label for item in items if isinstance(item, Events) for label in item.labels]
+    assert labels == ["ü" * 32_768, "x" * 65_536, "x" * 65_536]
+
+
+def test_a_stamp_beyond_all_numbers_is_counted_and_no_warning():
+    info = pylsl.StreamInfo(f"test-{uuid.uuid4().hex[:8]}", "EEG", 1, 250.0, "float32", uuid.uuid4().hex)
+    outlet = pylsl.StreamOutlet(info)
+    with open_device(f"lsl:name={info.name()}") as device:  # a warning is an error in tests
+        for stamp in (1e300, -1e300, float("inf"), float("nan")):
+            outlet.push_sample([1.0], stamp)
+            assert read(device, lambda items, stamp=stamp: False, 0.2) == []
+        assert "4 samples refused" in device.problem
+        outlet.push_sample([1.0], pylsl.local_clock())
+        (item,) = read(device, lambda items: items)
+    assert item.lost == 4
 
 
 def test_a_source_that_is_killed_is_said_by_the_device_and_not_by_liblsl(tmp_path):

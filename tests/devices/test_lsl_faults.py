@@ -230,24 +230,116 @@ def test_a_source_killed_and_started_anew_is_taken_again_and_named_with_its_gap(
         assert f"after {gap:.3f} s, {ledger.lost} samples missing" in notice
 
 
-def test_three_outlets_share_a_source_id_and_none_is_taken_for_the_one_that_died():
+def test_three_outlets_share_a_source_id_and_none_is_taken_for_the_one_that_died_but_one_started_anew():
     spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "shared"}
     with ExitStack() as stack:
         one = stack.enter_context(source(**spec))
         ledger = stack.enter_context(read(one))
         twins = [stack.enter_context(source(**spec)) for _ in range(2)]
+        one.do("run 0.8")
+        ledger.balance(one.sent)
+        first = ledger.device.uid
+        one.process.kill()
+        ledger.until(lambda ledger: ledger.device.problem.count("uid=") == 2)
+        problem = ledger.device.problem
+        assert "not taken for it" in problem
+        assert problem.count(f"host={socket.gethostname()}") == 2
+        assert len(set(re.findall(r"uid=(\S+)\)", problem))) == 2
+        twins[0].process.kill()  # the last one is no less a twin for being alone
+        ledger.until(lambda ledger: ledger.device.problem.count("uid=") == 1)
+        assert "not taken for it" in ledger.device.problem
+        time.sleep(1.5)
+        assert ledger.device.uid == first
+        anew = stack.enter_context(source(**spec))
+        ledger.until(lambda ledger: not ledger.device.problem)
+        anew.do("run 0.3")
+        ledger.until(lambda ledger: len(ledger.values) >= one.sent + anew.sent)
+        assert len(ledger.values) == one.sent + anew.sent
+        assert ledger.device.uid not in problem + first
+
+
+def test_an_address_with_a_uid_never_takes_another_not_even_one_started_anew():
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "pinned"}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        with open_device(f"lsl:name={one.name}") as device:
+            uid = device.uid
+        device = stack.enter_context(open_device(f"lsl:name={one.name},uid={uid}"))
+        ledger = stack.enter_context(Ledger(device))
         one.do("run 0.3")
         ledger.balance(one.sent)
         one.process.kill()
+        ledger.until(lambda ledger: "gone" in device.problem)
+        stack.enter_context(source(**spec))
+        ledger.until(lambda ledger: "not taken for it" in device.problem)
+        assert f"waiting for uid {uid}, as the address says; not taken for it: " in device.problem
+        time.sleep(1.0)
+        assert device.uid == uid
+        assert device.problem
+
+
+def test_a_twin_of_a_marker_stream_that_was_started_after_the_last_marker_is_not_taken():
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    spec = {"name": name, "type": "Markers", "channels": 1, "rate": 0.0, "source_id": name}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        ledger = stack.enter_context(read(one))
+        first = ledger.device.uid
+        stack.enter_context(source(**spec))
+        time.sleep(3.0)  # both are there, and nothing is marked
+        one.process.kill()
         ledger.until(lambda ledger: "not taken for it" in ledger.device.problem)
-        problem = ledger.device.problem
-        assert problem.count(f"host={socket.gethostname()}") == 2
-        assert len(set(re.findall(r"uid=(\S+)\)", problem))) == 2
-        twins[0].process.kill()  # then there is no doubt any more
+        time.sleep(1.0)
+        assert "not taken for it" in ledger.device.problem
+        assert ledger.device.uid == first
+        anew = stack.enter_context(source(**spec))
         ledger.until(lambda ledger: not ledger.device.problem)
-        twins[1].do("run 0.3")
-        ledger.until(lambda ledger: len(ledger.values) >= one.sent + twins[1].sent)
-        assert len(ledger.values) == one.sent + twins[1].sent
+        assert not ledger.device.problem
+        assert ledger.device.uid != first
+        assert anew.process.poll() is None
+
+
+def test_a_twin_is_not_taken_for_a_source_that_hangs_either(monkeypatch):
+    monkeypatch.setattr(lsl, "SILENCE", 0.5)
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "hangs"}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        ledger = stack.enter_context(read(one))
+        first = ledger.device.uid
+        stack.enter_context(source(**spec))
+        time.sleep(1.0)
+        one.do("run 0.3")
+        ledger.balance(one.sent)
+        one.process.send_signal(signal.SIGSTOP)
+        ledger.until(lambda ledger: "no longer answers" in ledger.device.problem)
+        time.sleep(1.0)
+        assert "not taken for it" in ledger.device.problem
+        assert ledger.device.uid == first
+        one.process.send_signal(signal.SIGCONT)
+        one.do("run 0.3")
+        ledger.balance(one.sent)
+        assert not ledger.device.problem
+
+
+def test_a_source_started_anew_while_the_reader_was_away_is_taken():
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "away"}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        ledger = stack.enter_context(read(one))
+        one.do("run 2")
+        ledger.away.set()
+        one.do("run 0.5")  # read when it is no longer there
+        one.process.kill()
+        one.process.wait()
+        anew = stack.enter_context(source(**spec))
+        time.sleep(2.0)
+        first = ledger.device.uid
+        ledger.away.clear()
+        ledger.until(lambda ledger: ledger.device.uid != first)
+        anew.do("run 0.3")
+        ledger.until(lambda ledger: ledger.device.uid != first and ledger.values[-1] == anew.sent - 1)
+        assert ledger.device.uid != first
+        assert ledger.values[-anew.sent :] == list(range(anew.sent))
 
 
 def test_a_twin_on_another_host_is_named_and_never_taken():
