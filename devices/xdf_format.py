@@ -105,7 +105,7 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
     longest = max(0.5, 3.0 * interval)
     known = len(file.findings)
     start = last = np.nan
-    samples = gaps = no_times = backward = 0
+    samples = gaps = no_times = backward = started = intervals = 0
     first_bad = first_back = -1
     missing = 0.0
     for first, stamps, readable in file.stamps(stream.id):
@@ -114,18 +114,21 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
         if bad.any():
             first_bad = first + int(bad.argmax()) if first_bad < 0 else first_bad
             no_times += int(bad.sum())
-        samples += int(readable.sum())
+        before, samples = samples, samples + int(readable.sum())
         times = stamps[good]
         if not len(times):
             continue
-        start = float(times[0]) if np.isnan(start) else start
+        places = np.flatnonzero(good)
+        if np.isnan(start):
+            start, started = float(times[0]), before + int(readable[: places[0]].sum())
+        intervals = before + int(readable[: places[-1]].sum()) - started
         steps = np.diff(times, prepend=times[0] if np.isnan(last) else last)
         broken = steps[np.abs(steps) > longest]
         gaps += len(broken)
         missing += float((broken[broken > 0] - interval).sum()) if len(broken) else 0.0
         back = steps < -longest
         if back.any():
-            first_back = first + int(np.flatnonzero(good)[back.argmax()]) if first_back < 0 else first_back
+            first_back = first + int(places[back.argmax()]) if first_back < 0 else first_back
             backward += int(back.sum())
         last = float(times[-1])
     findings = file.findings[known:]
@@ -146,7 +149,7 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
         )
     span = last - start
     # No signal has more than one sample in a nanosecond: its stamps stand still.
-    regular = stream.rate > 0 and samples > 1 and span > 1e-9 * (samples - 1)
+    regular = stream.rate > 0 and intervals and span > 1e-9 * intervals
     pairs = file.used_offsets(stream.id)
     units = set(stream.units)
     return StreamSummary(
@@ -157,7 +160,7 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
         unit=units.pop() if len(units) == 1 else ("mixed" if units else ""),
         format=stream.format,
         rate=stream.rate,
-        effective_rate=(samples - 1) / span if regular else np.nan,
+        effective_rate=intervals / span if regular else np.nan,
         samples=samples,
         start=start,
         stop=last,

@@ -877,12 +877,12 @@ class XdfFile:
             starts.append(at)
         return list(zip(starts, lines, strict=True))
 
-    def span(self, stream_id: int) -> tuple[float, float] | None:
-        """First and last stamp that is a time, in file order, synchronised; None for a stream without any."""
+    def span(self, stream_id: int, *, synchronised: bool = True) -> tuple[float, float] | None:
+        """First and last stamp that is a time, in file order; None for a stream without any."""
         ends: list[float] = []
         for order in (1, -1):
             for index in self._chunks[stream_id][::order]:
-                times, _ = self.decode(int(index))
+                times, _ = self.decode(int(index), synchronised=synchronised)
                 times = times[are_times(times)]
                 if len(times):
                     ends.append(float(times[::order][0]))
