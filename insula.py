@@ -723,7 +723,8 @@ def inspect(options: argparse.Namespace, console: Console) -> int:
             console.print(f"{picked.kind.upper():<4} {picked.why}")
         for kind, why in lacking(device.streams, spec).items():
             console.print(f"{kind.upper():<4} {why}", style="yellow")
-        for finding in device.findings:
+        inside = [finding for stream in streams for finding in stream.findings]
+        for finding in dict.fromkeys((*device.findings, *inside)):
             console.print(finding, style="yellow")
     return 0
 

@@ -393,6 +393,19 @@ def test_inspect_counts_what_pyxdf_reads_in_what_others_recorded(shared_data):
             assert (info["type"][0], info["channel_count"][0], str(len(stream["time_stamps"]))) in rows, path
 
 
+def test_inspect_names_stamps_that_are_no_times_and_its_table_stays_in_shape(tmp_path):
+    stamps = np.arange(5000) / 500
+    stamps[::7] = np.resize([np.nan, np.inf, 1e300, -1e300], len(stamps[::7]))
+    with XdfWriter(tmp_path / "made.xdf") as writer:
+        number = writer.add_stream(name="e", type="EEG", channels=["Cz"], rate=500.0, format="float32", unit="uV")
+        for begin in range(0, 5000, 250):
+            writer.write(number, stamps[begin : begin + 250], np.zeros((250, 1), np.float32))
+    said = insula("inspect", tmp_path / "made.xdf")
+    (row,) = table_of(said)
+    assert (row["samples"], row["seconds"], row["effective"], row["gaps"]) == ("5000", "10.0", "500.00", "none")
+    assert re.search(r"byte \d+: 715 of 5000 stamps of stream 1 are no times", said)
+
+
 # -- live --------------------------------------------------------------------------------------------------------------
 
 
