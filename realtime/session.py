@@ -81,6 +81,7 @@ SKIPPED_MOST = 0.1
 """Share of the windows of `PACE_OVER` seconds that a model may skip without an alarm, when they are more than two."""
 MOST_LISTED = 10_000
 """Alarms kept for the description of the record."""
+TERMINAL = "messages in the terminal"
 Told = TypeVar("Told")
 READER_PATIENCE = 5.0
 POLL = 0.05
@@ -113,7 +114,7 @@ class Session:
 
     Without a model signals are shown and recorded and nothing is estimated.
     ``clock`` is the session clock of a live session; a replay, one device that is a `Transport`, has its own.
-    ``told`` hears of every alarm and notice, from one of the session's threads.
+    ``told`` hears of every alarm and notice, from one of the session's threads; when it fails, that is an alarm.
     While ``linger`` says so, a replay that has reached its end stays open, to be wound back.
     """
 
@@ -206,8 +207,8 @@ class Session:
     def run(self, every: Callable[[Health], None] | None = None) -> Summary:
         """The whole session, in the calling thread and its helpers. ``every`` is called a few times a second.
 
-        A device, a follower or a model that fails is an alarm and the rest goes on; a fault of the analysis itself is
-        raised, after everything that came has been recorded.
+        A device, a follower or a model that fails is an alarm and the rest goes on, and so is an OSError of ``every``;
+        a fault of the analysis itself is raised, after everything that came has been recorded.
         """
         self._begin_physiology()
         with ExitStack() as stack:
@@ -294,7 +295,7 @@ class Session:
     def _note(self, noted: Noted) -> None:
         self._publish(noted)
         if self._told:
-            self._told(noted)
+            self._tell(TERMINAL, self._told, noted, "lines")  # a terminal that was closed costs nothing but its lines
 
     def _put_notice(self, text: str) -> None:
         self._inbox.put(Notice("", self._now(), text))
@@ -313,7 +314,10 @@ class Session:
         health = self._health()
         self._publish(health)
         if every:
-            every(health)
+            try:
+                every(health)
+            except OSError as error:
+                self._miss(TERMINAL, error, "lines")
 
     def _wind_up(
         self,
@@ -461,7 +465,7 @@ class Session:
                 self._meters[item.stream].take(item)
             case Notice(stream=stream, text=text):
                 item = Notice(stream, item.time if math.isfinite(item.time) else self._now(), one_line(text))
-                self._keep(stream, item)
+                self._entry(item)  # no replay gives notices: none is a repetition
                 self._note(Noted(item.time, f"{stream}: {item.text}" if stream else item.text))
             case Tick():
                 self._tick(item)
@@ -610,8 +614,11 @@ class Session:
         try:
             follower(told)
         except Exception as error:  # noqa: BLE001  (a full disk, a network that is gone: the session goes on)
-            self._undelivered[name] += 1
-            self._alarms[name] = f"{name}: {error}; {self._undelivered[name]} {what} are missing there"
+            self._miss(name, error, what)
+
+    def _miss(self, name: str, error: Exception, what: str) -> None:
+        self._undelivered[name] += 1
+        self._alarms[name] = f"{name}: {error}; {self._undelivered[name]} {what} are missing there"
 
     def _settle(self, source: str) -> None:
         """What was wrong has gone, but stays in what is said of the whole session."""

@@ -695,6 +695,30 @@ def test_a_fault_of_the_physiology_costs_its_figures_alone(tmp_path, monkeypatch
         assert len(file.read(rows)[0]) >= 2
 
 
+def test_a_terminal_that_is_closed_costs_its_lines_and_nothing_of_the_record(tmp_path):
+    amplifier, path = Amplifier(), tmp_path / "r.xdf"
+    looked: list = []
+
+    def closed(*said) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    session = Session([amplifier], None, title="test", clock=lsl_clock, recorder=records_to(path), told=closed)
+
+    def every(health) -> None:
+        looked.append(health)
+        if len(looked) == 2:
+            amplifier.more.append(Notice("eeg", math.nan, "the battery is low"))
+        if len(looked) > 4:
+            session.stop()
+            closed()
+
+    summary = session.run(every)
+    assert summary.problem.startswith("messages in the terminal: ")
+    assert summary.samples["eeg"] == amplifier.sent == len(samples(path)) > 0
+    assert any("the battery is low" in text for text in events(path))
+    assert any("messages in the terminal: " in text for text in events(path))
+
+
 def test_a_listener_to_heart_and_rhythms_that_fails_is_an_alarm_and_the_next_is_told():
     def broken(body) -> None:
         raise OSError("the network is gone")
