@@ -12,6 +12,7 @@ import io
 import itertools
 import math
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,7 @@ DEMO_PERSON = "05"
 MANY = 12
 """Sources of one kind that `insula devices` lists without being asked for that kind."""
 RESEARCH_USE = "Research use only, not a medical device."
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UsageError(Exception):
@@ -275,7 +277,8 @@ class Interrupts:
             raise KeyboardInterrupt
         self._session.stop()
         if self.count == 2:
-            print("insula: finishing; once more abandons what is not written yet", file=sys.stderr)
+            with contextlib.suppress(OSError):  # the terminal may be what was closed; unbuffered: print may be at work
+                os.write(2, b"insula: finishing; once more abandons what is not written yet\n")
         elif self.count > 2:
             raise KeyboardInterrupt
 
@@ -399,9 +402,12 @@ def run_session(
         progress = Progress(console, transport, headless)
         if headless and transport is None and model:
             session.follow("terminal", progress.say)
-        began = time.monotonic()
+        began = math.nan
 
         def every(health: Health) -> None:
+            nonlocal began
+            if math.isnan(began):
+                began = time.monotonic()  # every source is open: finding a strap may have taken long
             progress.show(health)
             if time.monotonic() - began > seconds:
                 session.stop()
@@ -708,7 +714,7 @@ def inspect(options: argparse.Namespace, console: Console) -> int:
             heading, overflow="fold", no_wrap=heading != "name", min_width=8 if heading == "name" else None
         )
     for stream in streams:
-        table.add_row(*(Text(cell) for cell in stream_row(stream)))
+        table.add_row(*(Text(plain(cell)) for cell in stream_row(stream)))
     console.print(table, soft_wrap=False, crop=False, width=max(console.width, 100))
     for stream in streams:
         low, high = stream.offset_range
@@ -749,8 +755,6 @@ def devices(options: argparse.Namespace, console: Console) -> int:
     """List the sources there are."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from rich.text import Text
-
     from devices.api import DeviceError, discover, schemes
     from devices.lsl import use_network
 
@@ -773,7 +777,7 @@ def devices(options: argparse.Namespace, console: Console) -> int:
             continue
         width = max((len(one.address) for one in found), default=0)
         for one in found:
-            console.print(Text(f"{one.address:<{width}}  {one.what}"))  # text from outside: no markup
+            console.print(f"{one.address:<{width}}  {one.what}")
         if not found and options.scheme:
             console.print(f"insula cannot look for {name}: sources, or none is there right now.")
     return 0
@@ -909,13 +913,35 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def plain(text: str) -> str:
+    """Text, partly from outside, without what a terminal would obey: control characters and changes of direction.
+
+    >>> plain("Cap\\x1b[2J\\u202e:warning: µV")
+    'Cap\ufffd[2J\ufffd:warning: µV'
+    """
+    return _OBEYED.sub("\ufffd", text)
+
+
 def terminal() -> Console:
-    """Where results are printed: lines are never broken, so that paths can be copied and piped."""
+    """Where results are printed: lines are never broken, so that paths can be copied and piped.
+
+    Texts are printed as they are, but `plain`. Whoever reads a pipe and leaves does not end a session.
+    """
     from rich.console import Console
+
+    class Terminal(Console):
+        def print(self, *objects: Any, **more: Any) -> None:
+            super().print(*(plain(one) if isinstance(one, str) else one for one in objects), **more)
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())  # or the last flush of Python would fail
+            os.close(nowhere)
 
     # Not a terminal: wide enough for every table.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    return Console(highlight=False, markup=False, soft_wrap=True, width=width)
+    return Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -930,7 +956,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             status: int = options.run(options, terminal())
         except (DeviceError, ModelError, XdfError, RemoteError, UsageError) as error:
-            print(f"insula: {error}", file=sys.stderr)
+            print(f"insula: {plain(str(error))}", file=sys.stderr)
             return 2
     except KeyboardInterrupt:
         print("insula: stopped", file=sys.stderr)

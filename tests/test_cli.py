@@ -24,6 +24,7 @@ import pytest
 import pyxdf
 
 import insula as insula_module
+from devices.api import Chunk, StreamInfo
 from devices.xdf_format import XdfFile, XdfWriter
 from models.api import Estimate
 from models.bundle import default_bundle_folder
@@ -516,3 +517,65 @@ def test_the_first_ctrl_c_ends_a_command_whose_sources_are_not_open_yet():
     session = Session([], None, title="nothing", clock=pylsl.local_clock)
     with insula_module.Interrupts(session), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="an error output that fails is simulated where there is one")
+def test_a_second_signal_that_cannot_be_answered_ends_a_session_in_order_all_the_same():
+    """A closed window sends SIGHUP, and its shell another."""
+    program = (
+        "import insula, signal, types\n"
+        "session = types.SimpleNamespace(running=True, stop=lambda: None)\n"
+        "with insula.Interrupts(session) as interrupts:\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "print(interrupts.count)\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "2\n")
+
+
+def test_who_reads_the_output_and_leaves_does_not_end_a_session(tmp_path):
+    record = tmp_path / "r.xdf"
+    options = ["record", "synthetic:", "--to", str(record), "--headless", "--seconds", "3"]
+    session = subprocess.Popen([*INSULA, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert session.stdout.readline()
+    session.stdout.close()
+    _, trouble = session.communicate(timeout=60)
+    assert (session.returncode, trouble) == (0, "")
+    assert json.loads(record.with_suffix(".json").read_text())["ended"] == "as asked"
+
+
+def test_text_from_outside_is_printed_and_not_obeyed(capsys):
+    insula_module.terminal().print("Cap\x1b[2J\x9b2J\u202e\ud800 [red] :warning: µV ± 1")
+    assert capsys.readouterr().out == "Cap\ufffd[2J\ufffd2J\ufffd\ufffd [red] :warning: µV ± 1\n"
+
+
+class SlowToOpen:
+    """A source that takes a while to be found, as a chest strap does."""
+
+    streams = (StreamInfo(key="ecg", kind="ecg", channels=("ecg",), rate=100.0, unit="uV"),)
+
+    def read(self, timeout):
+        time.sleep(timeout)
+        if not timeout:
+            return []
+        return [Chunk("ecg", pylsl.local_clock() - np.arange(10)[::-1] / 100, np.zeros((10, 1), np.float32))]
+
+    def __enter__(self):
+        time.sleep(1.5)
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+
+def test_seconds_are_counted_from_when_every_source_is_open(tmp_path):
+    console, path = insula_module.terminal(), tmp_path / "r.xdf"
+    insula_module.run_session(
+        [SlowToOpen()], None, console, title="test", headless=True, estimates=None, record=path, seconds=1.5
+    )
+    with XdfFile(path) as file:
+        assert file.samples(1) >= 100
