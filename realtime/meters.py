@@ -51,9 +51,11 @@ class Meter:
         steps = np.diff(chunk.times, prepend=self.newest)
         holes = steps > self._gap  # false for the first sample, before which there was nothing
         self.gaps += int(np.count_nonzero(holes)) + (chunk.lost > 0 and not holes[0])
-        self.newest = newest
         self.samples += len(chunk.times)
         self.lost += chunk.lost
+        if not math.isfinite(newest):  # a stamp that is no time would never grow old
+            return
+        self.newest = newest
         recent = self._recent
         if recent and newest < recent[-1][0]:
             recent.clear()

@@ -35,6 +35,18 @@ def test_a_loss_that_leaves_no_hole_in_the_stamps_is_a_gap_too():
     assert (meter.lost, meter.gaps) == (3, 1)
 
 
+def test_a_stamp_that_is_no_time_leaves_the_rate_known_and_its_samples_counted():
+    meter = Meter(EEG)
+    broken = chunk(0.0, 25)
+    broken.times[-1] = math.nan
+    meter.take(broken)
+    assert math.isnan(meter.newest)
+    for at in range(1, 100):
+        meter.take(chunk(at * 0.1, 25))
+    assert meter.samples == 2500
+    assert meter.rate == pytest.approx(250.0)
+
+
 def test_the_steps_of_a_slow_stream_are_no_gaps():
     meter = Meter(StreamInfo(key="eeg", kind="acc", channels=("x",), rate=10.0, unit=""))
     meter.take(chunk(0.0, 50, rate=10.0))
