@@ -347,7 +347,10 @@ class XdfWriter:
                 raise XdfError(f"{self.sync_problem}. Check the disk and keep a copy elsewhere.")
         finally:
             file, self._file = self._file, None
-            os.close(file)
+            try:
+                os.close(file)
+            except OSError as error:  # a network's disk may say only now that it is full
+                raise XdfError(f"{self.path}: could not be closed ({error.strerror}). Check the disk.") from error
 
     def __enter__(self) -> Self:
         return self

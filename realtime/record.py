@@ -212,6 +212,14 @@ class Recorder:
 
     def write(self, entry: Recordable) -> None:
         """Append one entry; it is with the operating system when this returns."""
+        silent = self._silent_on_clock.copy()
+        try:
+            self._write(entry)
+        except BaseException:
+            self._silent_on_clock |= silent  # what is not in the file has not been said
+            raise
+
+    def _write(self, entry: Recordable) -> None:
         match entry:
             case Chunk():
                 with self._writer.together():  # a count without its chunk would be counted again with the next
@@ -244,7 +252,6 @@ class Recorder:
                     self._numbers(self._affect, [entry.t_end], np.array([entry.values()]))
                     if entry.withheld is not None:
                         self._strings(self._reasons, [entry.t_end], [entry.withheld])
-
             case Body():
                 rows, beats = self._bodies or self._begin_bodies()
                 with self._writer.together():
@@ -300,9 +307,9 @@ class Recorder:
 
 
 def one_line(text: str) -> str:
-    """Text from outside as one line of at most 1000 characters.
+    """Text from outside as one printable line of at most 1000 characters.
 
-    >>> one_line("the plug \\n is out ")
+    >>> one_line("the plug \\n is\\x1b out ")
     'the plug is out'
     """
-    return " ".join(text[:1000].split())
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:1000]).split())

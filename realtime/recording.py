@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter, deque
@@ -67,6 +68,8 @@ class Recording:
             self._take(entry)
             self._busy_since = math.nan
         self._busy_since = time.monotonic()
+        with contextlib.suppress(Exception):  # a disk that is still full: that has been said
+            self._catch_up()
         try:
             self._recorder.close()
         except XdfError as error:
@@ -81,12 +84,7 @@ class Recording:
         if isinstance(entry, Chunk) and self._missing[entry.stream]:
             entry = replace(entry, lost=entry.lost + self._missing[entry.stream])
         try:
-            while self._held:
-                self._recorder.write(self._held[0])
-                self._held.popleft()
-            if (count := self.unrecorded) > self._told:
-                self._recorder.write(Unrecorded(self._now(), count - self._told))
-                self._told = count
+            self._catch_up()
             self._recorder.write(entry)
         except Exception as error:  # noqa: BLE001  (whatever it is, the next entry may fit)
             self._failed_at = time.monotonic()
@@ -103,6 +101,15 @@ class Recording:
             self._missing[entry.stream] = 0
         if time.monotonic() - self._failed_at > DISK_BACK:
             self._failing = ""
+
+    def _catch_up(self) -> None:
+        """Write what the disk has refused and what is to be said of it."""
+        while self._held:
+            self._recorder.write(self._held[0])
+            self._held.popleft()
+        if (count := self.unrecorded) > self._told:
+            self._recorder.write(Unrecorded(self._now(), count - self._told))
+            self._told = count
 
     def standing(self) -> dict[str, str]:
         """What is wrong right now, by what it is about."""

@@ -212,8 +212,9 @@ class Session:
         """
         self._begin_physiology()
         with ExitStack() as stack:
-            for device in self._devices:
-                stack.enter_context(device)
+            for index, device in enumerate(self._devices):
+                device.__enter__()
+                stack.callback(self._leave, index, device)
             self.running = True
             if self._make_recorder is not None:
                 recorder = self._make_recorder(self.streams)
@@ -365,6 +366,13 @@ class Session:
                     pass
                 case Play() | Pause() | SetSpeed() | Seek() | Step() | SetLoop() if self._transport is not None:
                     _operate(self._transport, command)
+
+    def _leave(self, index: int, device: Device) -> None:
+        try:
+            device.__exit__(None, None, None)
+        except Exception as error:  # noqa: BLE001  (a driver may raise anything, and everything is recorded by now)
+            reason = str(error) or type(error).__name__
+            self._alarms[f"closing {index}"] = f"source {index + 1} could not be closed: {reason}"
 
     # -- device threads ----------------------------------------------------------------------------------------------
 

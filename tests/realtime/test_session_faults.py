@@ -23,7 +23,7 @@ from devices import xdf_writer
 from devices.api import Chunk, Clock, DeviceError, End, Events, Notice, StreamInfo
 from devices.lsl import lsl_clock
 from devices.xdf import XdfReplay
-from devices.xdf_format import XdfFile, XdfWriter
+from devices.xdf_format import XdfError, XdfFile, XdfWriter
 from models.model import Model
 from models.runtimes import load_runtime
 from realtime.alarms import Alarmed
@@ -31,6 +31,7 @@ from realtime.api import Body, Cleared, Estimated, Health, Hello, Noted, SetLoop
 from realtime.handover import Backlog
 from realtime.physiology import Physiology
 from realtime.record import Recorder
+from realtime.recording import Recording
 from realtime.remote import Client, Server
 from realtime.session import Session
 
@@ -356,6 +357,8 @@ class Disk:
 
     def __init__(self, monkeypatch) -> None:
         self.full = False
+        self.refusals = 0
+        """How many of the next writes fail."""
         self.answers, self.confirms = threading.Event(), threading.Event()
         self.answers.set()
         self.confirms.set()
@@ -364,7 +367,8 @@ class Disk:
 
     def _write(self, file, block):
         assert self.answers.wait(60)
-        if self.full:
+        if self.full or self.refusals:
+            self.refusals = max(0, self.refusals - 1)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return os.write(file, block)
 
@@ -411,6 +415,31 @@ def test_a_full_disk_is_said_acquisition_goes_on_and_what_is_missing_stands_in_t
     kinds = [text.split()[0] for text in said if "No space left" in text]
     assert kinds == ["alarm", "over"]
     assert "No space left on device" in summary.problem
+
+
+def test_what_a_full_disk_refused_is_recorded_also_when_nothing_comes_any_more(tmp_path, monkeypatch):
+    disk, path = Disk(monkeypatch), tmp_path / "r.xdf"
+    recording = Recording(Recorder(path, Amplifier.streams, (), {}), waits=False, now=lambda: 3.0)
+    recording.put(Chunk("eeg", np.array([1.0]), np.zeros((1, 4), np.float32)))
+    recording.put(Alarmed(2.0, "the plug is out"))
+    recording.close()
+    disk.refusals = 2  # the chunk, and what is missing before the alarm; then there is room
+    recording.run(dict)
+    assert events(path) == ["alarm 2.0 the plug is out", "unrecorded 1"]
+
+
+def test_a_stream_whose_first_chunk_the_disk_refused_has_its_clock_with_the_next(tmp_path, monkeypatch):
+    disk, path = Disk(monkeypatch), tmp_path / "r.xdf"
+    recorder = Recorder(path, Amplifier.streams, (), {})
+    samples = Chunk("eeg", np.array([1.0]), np.zeros((1, 4), np.float32))
+    disk.refusals = 1
+    with pytest.raises(XdfError, match="No space left"):
+        recorder.write(samples)
+    recorder.write(samples)
+    recorder.close()
+    streams, _ = pyxdf.load_xdf(path, synchronize_clocks=False)
+    eeg = next(stream for stream in streams if stream["info"]["type"] == ["EEG"])
+    assert (eeg["clock_times"], eeg["clock_values"]) == ([1.0], [0.0])
 
 
 def test_a_disk_that_does_not_answer_is_said_and_nothing_is_lost_when_it_does_again(tmp_path, monkeypatch):
@@ -717,6 +746,26 @@ def test_a_terminal_that_is_closed_costs_its_lines_and_nothing_of_the_record(tmp
     assert summary.samples["eeg"] == amplifier.sent == len(samples(path)) > 0
     assert any("the battery is low" in text for text in events(path))
     assert any("messages in the terminal: " in text for text in events(path))
+
+
+def test_a_source_that_cannot_be_closed_is_said_and_the_others_are_closed(tmp_path):
+    class Torn(Amplifier):
+        def __exit__(self, *exc) -> None:
+            raise OSError(errno.ENODEV, "No such device")
+
+    class Other(Amplifier):
+        closed = False
+
+        def __exit__(self, *exc) -> None:
+            self.closed = True
+
+    torn, other = Torn(), Other()
+    session = Session([other, torn], None, title="test", clock=lsl_clock, recorder=records_to(tmp_path / "r.xdf"))
+    summary = play(session, lambda health: torn.sent > 50)
+    assert "source 2 could not be closed" in summary.problem
+    assert "No such device" in summary.problem
+    assert other.closed
+    assert summary.samples == {"eeg": other.sent, "eeg-2": torn.sent}
 
 
 def test_a_listener_to_heart_and_rhythms_that_fails_is_an_alarm_and_the_next_is_told():
