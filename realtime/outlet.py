@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from typing import Self
 
 import pylsl
@@ -21,7 +22,29 @@ MEANING = (
 RESEARCH_USE = "Research use only. Not a medical device."
 
 
-class AffectOutlet:
+class _Outlet:
+    """What every outlet has in common: it is there from the start until `close` or the end of ``with``."""
+
+    def __init__(self, info: pylsl.StreamInfo) -> None:
+        self._outlet: pylsl.StreamOutlet | None = pylsl.StreamOutlet(info)
+
+    def _push(self, values: Sequence[float], stamp: float) -> None:
+        if self._outlet is None:
+            raise ValueError("the outlet is closed")
+        self._outlet.push_sample(values, stamp)
+
+    def close(self) -> None:
+        """Take the stream off the network."""
+        self._outlet = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class AffectOutlet(_Outlet):
     """An outlet of irregular rate and format double64, with the channels of `models.api.estimate_channels`.
 
     The ``source_id`` is the same whenever this model runs in a session of the same ``title`` on this machine, so that
@@ -56,31 +79,19 @@ class AffectOutlet:
         desc.append_child_value("meaning", MEANING)
         desc.append_child_value("use", RESEARCH_USE)
         desc.append_child("synchronization").append_child_value("can_drop_samples", "true")
-        self._outlet: pylsl.StreamOutlet | None = pylsl.StreamOutlet(info)
+        super().__init__(info)
 
     def push(self, estimate: Estimate, stamp: float | None = None) -> None:
         """Publish one estimate, stamped with the end of its window, which must be on the LSL clock.
 
         ``stamp`` puts another time on it: a replay's windows end on the recording's clock.
         """
-        if self._outlet is None:
-            raise ValueError("the outlet is closed")
         if estimate.targets != self._targets:
             raise ValueError(f"the outlet was opened for {self._targets}, the estimate is of {estimate.targets}")
-        self._outlet.push_sample(estimate.values(), estimate.t_end if stamp is None else stamp)
-
-    def close(self) -> None:
-        """Take the stream off the network."""
-        self._outlet = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+        self._push(estimate.values(), estimate.t_end if stamp is None else stamp)
 
 
-class PhysiologyOutlet:
+class PhysiologyOutlet(_Outlet):
     """An outlet of irregular rate and format double64, with the figures of `realtime.api.BODY_COLUMNS`.
 
     Otherwise as `AffectOutlet`; there is no model to it.
@@ -106,20 +117,8 @@ class PhysiologyOutlet:
         desc.append_child_value("meaning", PHYSIOLOGY_MEANING)
         desc.append_child_value("use", RESEARCH_USE)
         desc.append_child("synchronization").append_child_value("can_drop_samples", "true")
-        self._outlet: pylsl.StreamOutlet | None = pylsl.StreamOutlet(info)
+        super().__init__(info)
 
     def push(self, body: Body, stamp: float | None = None) -> None:
         """Publish the figures of one second, stamped with its time, which must be on the LSL clock, or ``stamp``."""
-        if self._outlet is None:
-            raise ValueError("the outlet is closed")
-        self._outlet.push_sample(body.values(), body.time if stamp is None else stamp)
-
-    def close(self) -> None:
-        """Take the stream off the network."""
-        self._outlet = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+        self._push(body.values(), body.time if stamp is None else stamp)

@@ -326,7 +326,7 @@ class _Peer:
                     command = replace(command, at=time.monotonic())
                 if isinstance(command, COMMANDS):
                     self._commands.append(command)
-        except (EOFError, OSError):
+        except Exception:  # noqa: BLE001  (it hung up, or is of another version and what it says cannot be read)
             self._leave()
 
     def _leave(self) -> None:

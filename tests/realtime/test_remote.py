@@ -479,3 +479,15 @@ def test_only_the_user_can_read_the_key():
         for name in ("", "engine.json"):
             path = os.path.join(server.address, name)  # noqa: PTH118
             assert os.stat(path).st_mode & 0o077 == 0  # noqa: PTH116
+
+
+def test_a_dashboard_whose_messages_cannot_be_read_is_hung_up_on_and_the_others_stay():
+    with Server() as server:
+        other, stranger = Client.attach(server.address), Client.attach(server.address)
+        until(lambda: server.attached == 2)
+        stranger._connection.send_bytes(b"of another version")
+        until(lambda: server.attached == 1)
+        other.send(Mark("on"))
+        until(lambda: server.commands() == [Mark("on")])
+        other.close()
+        stranger.close()
