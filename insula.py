@@ -672,8 +672,10 @@ def attend(
 ) -> int:
     """A session of live sources."""
     from devices.api import DeviceError, open_device
+    from devices.lsl import reach, use_network
 
     opened = [open_device(address) for address in options.source]
+    use_network()  # also without lsl: sources, for insula's own outlets
     taken: dict[str, str] = {}
     for address, device in zip(options.source, opened, strict=True):
         uid = getattr(device, "uid", "")
@@ -681,6 +683,8 @@ def attend(
             raise DeviceError(f"{address}: is the same stream as {taken[uid]}. Name each source once.")
         taken[uid] = address
     console.print(RESEARCH_USE)
+    if reaches := reach():
+        console.print(reaches, style="yellow")
     for device in opened:
         if greeting := getattr(device, "greeting", ""):
             console.print(greeting)
@@ -756,12 +760,14 @@ def devices(options: argparse.Namespace, console: Console) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     from devices.api import DeviceError, discover, schemes
-    from devices.lsl import use_network
+    from devices.lsl import reach, use_network
 
     if options.scheme and options.scheme not in schemes():
         raise UsageError(f"{options.scheme}: no such kind of source. Known are {', '.join(schemes())}.")
     asked = [options.scheme] if options.scheme else schemes()
     use_network(options.lan)
+    if reaches := reach():
+        console.print(reaches, style="yellow")
     with ThreadPoolExecutor(len(asked)) as pool:  # looking takes seconds, and none waits for another
         answers = [(name, pool.submit(discover, name, options.seconds)) for name in asked]
     for name, answer in answers:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import math
 import os
 import queue
@@ -63,6 +64,9 @@ BUFFER_SECONDS = 60
 BURST_WAIT = 0.0003
 """Seconds that a chunk may take to be queued behind its first sample; see `_Link.pull`."""
 MAX_BURST = 256
+
+HOLE = 10.0
+"""Sample periods: a longer step within a backlog means that samples are missing there."""
 
 MAX_CHANNELS = 1024
 ABSURD = 1e12
@@ -218,6 +222,8 @@ class LslDevice:
         self._link: _Link | None = link  # set by the reader only
         self._info = link.info
         self._last = math.nan
+        self._catching_up = False
+        """Whether what is read now was sent while nobody read."""
         self._said: list[str] = []
         if twins:
             self._said.append(
@@ -357,7 +363,9 @@ class LslDevice:
             return []
         gap = float(times[0]) - self._last  # NaN: there is nothing before
         missing = 0
-        if gap * self._info.rate > 1.5 and (link.fresh or away > BUFFER_SECONDS / 2):
+        late = away > BUFFER_SECONDS / 2 or self._catching_up
+        self._catching_up = late and now - float(times[-1]) > 1.0
+        if gap * self._info.rate > 1.5 and (link.fresh or late):
             missing = round(gap * self._info.rate) - 1
         if link.fresh:
             link.fresh = False
@@ -381,7 +389,15 @@ class LslDevice:
                 values = np.asarray(samples, np.float32) * link.scale
         lost = max(lost + self._owed + self._refused - self._at_end, missing)  # what was left out lies in the gap too
         self._owed, self._refused = 0, self._at_end
-        return [Chunk(self._info.key, times, values, lost)]
+        # What LSL let go of while nobody read may lie inside the backlog: the network held some of what came before.
+        holes = np.flatnonzero(np.diff(times) * self._info.rate > HOLE) + 1 if late else np.zeros(0, np.int64)
+        given: list[Item] = []
+        for begin, end in itertools.pairwise([0, *holes.tolist(), len(times)]):
+            if begin:
+                lost = round(float(times[begin] - times[begin - 1]) * self._info.rate) - 1
+                self._said.append(f"{lost} samples missing: LSL keeps {BUFFER_SECONDS} s when nobody reads")
+            given.append(Chunk(self._info.key, times[begin:end], values[begin:end], lost))
+        return given
 
     def _count_cuts(self, samples: NDArray[Any], now: float) -> None:
         """Say the first text that is too long to be kept whole; the others are counted with what is left out."""

@@ -15,7 +15,7 @@ Two kinds of file, two orders of delivery:
   freeze the windows of the others. All samples before a whole tenth of a second come before the first tick after it.
 
 Within a stream the file's order is kept, also where stamps run backwards: for a regular signal the order is right and
-the stamps jitter. Such pieces are merged at the largest stamp the stream has had. Samples whose stamp is not finite
+the stamps jitter. Such pieces are merged at the largest stamp the stream has had. Samples whose stamp is no time
 are left out of others' files and counted in ``lost``.
 """
 
@@ -45,6 +45,7 @@ from devices.xdf_format import (
     XdfError,
     XdfFile,
     XdfStream,
+    are_times,
 )
 
 PIECES_A_SECOND = 10
@@ -241,13 +242,8 @@ class XdfReplay:
         ids = [number for number, info in self._streams.items() if info.rate > 0] or list(self._streams)
         ends: list[float] = []
         for number in ids:
-            for order in (1, -1):
-                for index in self._file.chunks_of(number)[::order]:
-                    times, _ = self._file.decode(int(index), synchronised=not self.own)
-                    times = times[np.isfinite(times)]
-                    if len(times):
-                        ends.append(float(times[::order][0]))
-                        break
+            if span := self._file.span(number, synchronised=not self.own):
+                ends += span
         return (min(ends), max(ends)) if ends else (0.0, 0.0)
 
     # -- the sequence of items ---------------------------------------------------------------------------------------
@@ -283,7 +279,7 @@ class XdfReplay:
                     word, _, rest = str(text).partition(" ")
                     if word == EVENT_TICK:
                         tick = _seconds(rest)
-                        if np.isfinite(tick):
+                        if are_times(np.array([tick]))[0]:
                             yield tick, Tick(tick)
                         else:
                             self._left_out(f"session event {str(text)[:60]!r} has no time; left out")
@@ -331,12 +327,12 @@ class XdfReplay:
         cell = np.nan
         for index in self._file.chunks_of(number):
             times, values = self._file.decode(int(index))
-            finite = np.isfinite(times)
-            if not finite.all():
+            good = are_times(times)
+            if not good.all():
                 if waiting:
                     yield piece()
-                lost += int((~finite).sum())
-                times, values = times[finite], values[finite]
+                lost += int((~good).sum())
+                times, values = times[good], values[good]
             if not len(times):
                 continue
             with np.errstate(over="ignore", invalid="ignore"):  # damaged stamps are beyond any clock

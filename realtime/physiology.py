@@ -76,7 +76,7 @@ class _HeartPart:
             keep, marks, stamps = self._intake.admit(self._held[: len(times)], 0 if at else chunk.lost)
             if not len(keep):
                 continue
-            samples = chunk.data[at : at + BATCH, self._column][keep].astype(np.float64) * (self._scale or 1.0)
+            samples = chunk.single[at : at + BATCH, self._column][keep].astype(np.float64) * (self._scale or 1.0)
             if self._next is None:
                 self._next = math.floor(stamps[0] / HOP) + 1
             begin = 0

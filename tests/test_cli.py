@@ -309,6 +309,15 @@ def test_what_sources_there_are_is_listed_by_the_addresses_that_open_them():
     assert "250 Hz" in line
 
 
+def test_a_configuration_that_decides_how_far_lsl_reaches_is_said(tmp_path):
+    own = tmp_path / "own.cfg"
+    own.write_text("[multicast]\nResolveScope = machine\nListenAddress = 127.0.0.1\n")
+    arguments = ["record", "synthetic:", "--headless", "--seconds", "0.5", "--to"]
+    assert f"LSL follows {own}" in insula(*arguments, tmp_path / "a.xdf", env={"LSLAPICFG": str(own)})
+    missing = str(tmp_path / "missing.cfg")
+    assert "stays on this machine" in insula(*arguments, tmp_path / "b.xdf", env={"LSLAPICFG": missing})
+
+
 def test_a_kind_of_source_that_does_not_exist_is_answered_with_the_known_ones():
     assert "lsl" in refusal("devices", "usb")
 

@@ -9,6 +9,7 @@ slowest chunk took. The first minutes count apart: figures over 5 min of beats c
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 import time
@@ -62,8 +63,8 @@ def chunks(seconds: float, ecg_rate: float):
     return sorted(found, key=lambda chunk: chunk.times[-1])
 
 
-def measure(name: str, work, items, seconds: float) -> None:
-    """``work`` takes every item; prints the CPU it used."""
+def measure(name: str, work, items, seconds: float) -> dict[str, float]:
+    """``work`` takes every item; prints the CPU it used, and returns it."""
     spent = np.empty(len(items))
     for at, item in enumerate(items):
         before = time.thread_time()
@@ -77,11 +78,13 @@ def measure(name: str, work, items, seconds: float) -> None:
         f"{name:32} {shares[0]:6.2f} % first minute  {shares[1]:6.2f} % last minute   a chunk: "
         f"p99 {worst[0]:.1f} ms, max {worst[1]:.1f} ms"
     )
+    return {"first_minute": shares[0], "last_minute": shares[1], "p99_ms": worst[0], "max_ms": worst[1]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=330.0, help="of signal")
+    parser.add_argument("--json", type=Path, metavar="OUT")
     chosen = parser.parse_args()
     from devices.api import StreamInfo
     from models.api import InputSpec, WindowSpec
@@ -89,6 +92,7 @@ def main() -> None:
     from realtime.physiology import Physiology
     from realtime.windows import Windower
 
+    figures: dict[str, dict[str, dict[str, float]]] = {}
     print(f"{platform.platform()}, Python {platform.python_version()}, NumPy {np.__version__}")
     for ecg_rate in (ECG_RATE, RATE):
         streams = [
@@ -101,18 +105,21 @@ def main() -> None:
         spec = WindowSpec(
             inputs=(InputSpec(kind="eeg", channels=tuple(LABELS)), InputSpec(kind="ecg", channels=("ECG",))), hop=1.0
         )
-        measure("heart", Physiology(streams[1:]).push, ecg, chosen.seconds)
-        measure("rhythms", BandPower(streams[0]).push, eeg, chosen.seconds)
-        measure("heart and rhythms of a session", Physiology(streams).push, items, chosen.seconds)
+        got = figures[f"ECG at {ecg_rate:g} Hz"] = {}
+        got["heart"] = measure("heart", Physiology(streams[1:]).push, ecg, chosen.seconds)
+        got["rhythms"] = measure("rhythms", BandPower(streams[0]).push, eeg, chosen.seconds)
+        got["session"] = measure("heart and rhythms of a session", Physiology(streams).push, items, chosen.seconds)
         windower, physiology = Windower(spec, streams), Physiology(streams)
-        measure("filters, windows and quality", windower.push, items, chosen.seconds)
+        got["windows"] = measure("filters, windows and quality", windower.push, items, chosen.seconds)
         windower = Windower(spec, streams)
 
         def everything(item, windower=windower, physiology=physiology) -> None:
             windower.push(item)
             physiology.push(item)
 
-        measure("all of it", everything, items, chosen.seconds)
+        got["all"] = measure("all of it", everything, items, chosen.seconds)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

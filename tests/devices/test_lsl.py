@@ -228,6 +228,27 @@ def test_doubles_are_given_whole_and_what_single_precision_cannot_hold_is_analys
     assert capfd.readouterr().err == ""
 
 
+def test_what_lsl_let_go_of_in_the_middle_of_a_backlog_is_counted(monkeypatch):
+    info = pylsl.StreamInfo(f"test-{uuid.uuid4().hex[:8]}", "EEG", 1, 100.0, "float32", uuid.uuid4().hex)
+    outlet = pylsl.StreamOutlet(info)
+    with open_device(f"lsl:name={info.name()}") as device:
+        monkeypatch.setattr("devices.lsl.BUFFER_SECONDS", 1)  # so that half a minute need not pass
+        outlet.push_sample([0.0], start := pylsl.local_clock() - 4.0)
+        read(device, lambda items: samples(items) >= 1)
+        for number in [*range(1, 100), *range(300, 400)]:
+            outlet.push_sample([float(number)], start + number / 100.0)
+        time.sleep(0.8)  # nobody reads
+        chunks, said = [], []
+        until = time.monotonic() + 15.0
+        while samples(chunks) < 199 and time.monotonic() < until:
+            items = device.read(0.1)
+            chunks += [item for item in items if isinstance(item, Chunk)]
+            said += [item.text for item in items if isinstance(item, Notice)]
+    assert sum(chunk.lost for chunk in chunks) == 200
+    assert next(chunk for chunk in chunks if chunk.lost).data[0, 0] == 300.0
+    assert any("200 samples missing" in text for text in said), said
+
+
 def test_counts_of_32_bits_are_given_whole():
     info = pylsl.StreamInfo(f"test-{uuid.uuid4().hex[:8]}", "EEG", 1, 250.0, "int32", uuid.uuid4().hex)
     outlet = pylsl.StreamOutlet(info)
