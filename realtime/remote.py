@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import re
 import secrets
 import shutil
@@ -189,7 +190,8 @@ class _History:
         self._health: Health | None = None
         self._ended: Ended | None = None
         self._traces: dict[str, deque[Traces]] = {}
-        self._kept: deque[Marked | Estimated] = deque(maxlen=KEPT)
+        self._kept: deque[bytes] = deque(maxlen=KEPT)
+        """Packed as they will be sent: an estimate then takes a sixth of the memory, and sessions last for hours."""
         self._newest: Estimated | None = None
         self._notes: deque[Noted] = deque(maxlen=NOTES_KEPT)
         self._beats: deque[Beats] = deque(maxlen=BEATS_KEPT)
@@ -229,14 +231,14 @@ class _History:
             case Noted():
                 self._notes.append(update)
             case Marked():
-                self._kept.append(update)
+                self._kept.append(pickle.dumps(update))
             case Estimated():
                 if self._newest:
                     # Verdicts are most of an estimate's memory, and only the newest are ever shown.
-                    self._kept.append(Estimated(self._newest.estimate, {}))
+                    self._kept.append(pickle.dumps(Estimated(self._newest.estimate, {})))
                 self._newest = update
 
-    def __iter__(self) -> Iterator[Update]:
+    def __iter__(self) -> Iterator[Update | bytes]:
         if self._hello:
             yield self._hello
         for queue in self._traces.values():
@@ -263,7 +265,7 @@ class _Peer:
     newcomer would get it.
     """
 
-    def __init__(self, connection: Connection, backlog: Iterator[Update], commands: deque[Command]) -> None:
+    def __init__(self, connection: Connection, backlog: Iterator[Update | bytes], commands: deque[Command]) -> None:
         self._connection = connection
         self._backlog = deque(backlog)
         self._passing: deque[tuple[int, Traces | Beats | Body | Health]] = deque()
@@ -296,7 +298,7 @@ class _Peer:
                 self._lasting.append((self._number, update))
             self._wake.notify()
 
-    def _next(self) -> Update | None:
+    def _next(self) -> Update | bytes | None:
         """What is to be sent now, in the order in which it was published."""
         if self._backlog:
             return self._backlog.popleft()
@@ -312,7 +314,10 @@ class _Peer:
                     update = self._next()
                 if update is None:
                     break
-                self._connection.send(update)
+                if isinstance(update, bytes):
+                    self._connection.send_bytes(update)
+                else:
+                    self._connection.send(update)
         except OSError:
             pass
         finally:
