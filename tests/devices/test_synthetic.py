@@ -149,12 +149,16 @@ def test_a_script_tells_its_stages_in_markers_at_their_times_and_so_does_the_tru
 
 def test_a_marker_comes_with_the_samples_of_its_moment_and_never_before():
     clock = Clock()
+    given = set()
     with device(clock, SCRIPT) as source:
         while clock.time < 130.0:
             for item in source.read(0.2):
                 newest = item.times[-1]
                 assert newest <= clock.time + 1e-9
                 assert clock.time - newest < 0.09
+                given.add(item.stream)
+        assert given == {stream.key for stream in source.streams}
+        assert "markers" in {stream.kind for stream in source.streams}
 
 
 def test_a_person_at_rest_has_no_markers():

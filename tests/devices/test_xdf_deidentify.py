@@ -334,7 +334,9 @@ def test_a_description_that_is_none_is_left_behind(tmp_path, content):
 
 
 def test_real_recordings_lose_hosts_and_addresses_and_keep_every_sample(shared_data, tmp_path):
-    for path in sorted((shared_data / "xdf").glob("*.xdf")):
+    paths = sorted((shared_data / "xdf").glob("*.xdf"))
+    assert paths
+    for path in paths:
         target = tmp_path / path.name
         deidentify(path, target)
         content = target.read_bytes()
