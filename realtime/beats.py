@@ -183,7 +183,7 @@ def _noisiness(level):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _give(  # type: ignore[no-untyped-def]
-    q, late, rate, level, count, listed, amplitudes, rrs, template, times, fine, smooth, mask, around, out, given
+    q, late, given, rate, level, count, listed, amplitudes, rrs, template, times, fine, smooth, mask, around, out
 ):
     # Candidate q of the list is a beat: timed, compared with the average, given out; what was listed before it goes.
     at, size = int(listed[q, 0]), listed[q, 1]
@@ -297,6 +297,7 @@ def _detect(  # type: ignore[no-untyped-def]
     half = taps // 2
     mask = raw.shape[0] - 1
     shifts = round(0.03 * rate)
+    memory = rate, level, count, listed, amplitudes, rrs, template, times, fine, smooth, mask, around, out
     given = 0
     for i in range(samples.shape[0]):
         value = samples[i]
@@ -363,24 +364,7 @@ def _detect(  # type: ignore[no-untyped-def]
             if known:
                 if _is_beat(here, size, rate, level, count, rrs):
                     q = count[_LISTS] - 1
-                    given = _give(
-                        q,
-                        False,
-                        rate,
-                        level,
-                        count,
-                        listed,
-                        amplitudes,
-                        rrs,
-                        template,
-                        times,
-                        fine,
-                        smooth,
-                        mask,
-                        around,
-                        out,
-                        given,
-                    )
+                    given = _give(q, False, given, *memory)
                 else:
                     level[_N] += ADAPTATION * (min(size, level[_S]) - level[_N])
         if not known:
@@ -397,24 +381,7 @@ def _detect(  # type: ignore[no-untyped-def]
             q = 0
             while q < count[_LISTS]:
                 if listed[q, 0] >= low and _is_beat(listed[q, 0], listed[q, 1], rate, level, count, rrs):
-                    given = _give(
-                        q,
-                        True,
-                        rate,
-                        level,
-                        count,
-                        listed,
-                        amplitudes,
-                        rrs,
-                        template,
-                        times,
-                        fine,
-                        smooth,
-                        mask,
-                        around,
-                        out,
-                        given,
-                    )
+                    given = _give(q, True, given, *memory)
                     q = 0
                 else:
                     q += 1
@@ -430,24 +397,7 @@ def _detect(  # type: ignore[no-untyped-def]
                 share = OVERDUE + _noisiness(level) * NOISY[2]
                 if size < FLOOR or size <= level[_N] + share * (level[_S] - level[_N]):
                     break
-                given = _give(
-                    best,
-                    True,
-                    rate,
-                    level,
-                    count,
-                    listed,
-                    amplitudes,
-                    rrs,
-                    template,
-                    times,
-                    fine,
-                    smooth,
-                    mask,
-                    around,
-                    out,
-                    given,
-                )
+                given = _give(best, True, given, *memory)
     return given
 
 
