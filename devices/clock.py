@@ -147,10 +147,7 @@ class DeviceClock:
     given out is never taken back.
     """
 
-    def __init__(self, *, forget: float = FORGET) -> None:
-        if not forget > 0:
-            raise ValueError(f"forget is {forget}, it must be above 0 seconds")
-        self._forget = forget
+    def __init__(self) -> None:
         self._line: _Line | None = None
         self._zero = 0.0  # device time from which the line counts: huge numbers would cost digits
         self._newest = -math.inf
@@ -207,8 +204,8 @@ class DeviceClock:
             # To the fastest of those that agree.
             self._jump(device, arrival - (residual - apart.low), apart.slope, apart.slope_sd)
             return
-        passed = min(max(x - self._newest, 0.0), self._forget)
-        line.take(x, y, math.exp(-passed / self._forget))
+        passed = min(max(x - self._newest, 0.0), FORGET)
+        line.take(x, y, math.exp(-passed / FORGET))
         self._newest = max(self._newest, x)
 
     def to_session(self, device: NDArray[np.float64]) -> NDArray[np.float64]:

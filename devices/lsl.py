@@ -24,7 +24,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,7 +182,7 @@ def connect(rest: str) -> LslDevice:
         keys = [key for key in KEYS if len({_property(info, key) for info in found}) == len(found)]
         raise DeviceError(
             f"{address}: {len(found)} streams fit: {_list(found, uid=keys == ['uid'])}. "
-            f"Choose one by adding {_either(f'{key}=...' for key in keys)}."
+            f"Choose one by adding {' or '.join(f'{key}=...' for key in keys)}."
         )
     try:
         link = _Link(found[0])
@@ -596,7 +596,7 @@ class _Link:
             self.info = replace(self.info, format="float32")
         self.who = _who(full)
         self._found = found
-        when, offset, uncertainty, self._round_trip = _correction(self.inlet, OPEN_TIMEOUT)
+        when, offset, uncertainty, _ = _correction(self.inlet, OPEN_TIMEOUT)
         self.stamps = Stamps(self.info.rate, when, offset, uncertainty)
         self.measured: deque[tuple[float, float, float]] = deque([(when, offset, uncertainty)])
         """Measurements that the reader has not taken up yet: session clock, offset, uncertainty."""
@@ -833,10 +833,6 @@ def _list(infos: Sequence[pylsl.StreamInfo], uid: bool = False) -> str:
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
 
 
-def _either(words: Iterable[str]) -> str:
-    return " or ".join(words)
-
-
 def _channels(full: pylsl.StreamInfo) -> tuple[_Row, ...]:
     """Label and unit of every channel; what the description lacks is numbered and without unit."""
     rows: list[_Row] = []
@@ -863,7 +859,7 @@ def _describe(info: pylsl.StreamInfo, rows: Sequence[_Row]) -> StreamInfo:
     return StreamInfo(
         key=f"{plain}/{kind}",
         kind=kind,
-        channels=tuple(row.label for row in rows) or tuple(f"{index + 1}" for index in range(info.channel_count())),
+        channels=tuple(row.label for row in rows),
         rate=0.0 if events else float(info.nominal_srate()),
         unit=known[0][0] if known else "",
         name=name,

@@ -120,8 +120,6 @@ class RowCounter:
     candidates: tuple[Numbering, ...] = ()
     numbering: Numbering | None = None
     """How the rows are numbered, once known."""
-    repeated: int = 0
-    """Rows that came twice or late, and were left out."""
     restarts: int = 0
     estimated: int = 0
     _rows: list[tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]] = field(default_factory=list)
@@ -225,7 +223,6 @@ class RowCounter:
         ):
             gap = self._judge(number, count, arrival)
             if gap is None:
-                self.repeated += count
                 continue
             rows = packets.rows[start : start + count]
             self._index += gap

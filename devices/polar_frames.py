@@ -209,8 +209,6 @@ class Order:
         self.zero: int | None = None
         """Stamp from which the times are counted: seconds since 2000 in nanoseconds do not fit into a float."""
         self.held: Packet | None = None
-        self.repeated = self.late = 0
-        """Packets that came twice, and too late."""
         self._last: int | None = None
         self._arrival = 0.0
         self._seen: deque[int] = deque(maxlen=REMEMBERED)
@@ -247,7 +245,6 @@ class Order:
     def put(self, packet: Packet) -> list[Ordered]:
         """What can be given out now that ``packet`` has come."""
         if packet.stamp in self._seen:
-            self.repeated += 1
             return []
         self._seen.append(packet.stamp)
         if self._last is None:
@@ -256,7 +253,6 @@ class Order:
         if packet.stamp < self._last - BACKWARD or ahead > AHEAD:
             return [*self.flush(), self._give(packet, anew=True)]
         if (packet.stamp - self._last) / SECOND * RATE < len(packet.samples) / 2:
-            self.late += 1
             if not any(low < packet.stamp < high for low, high in self._holes):
                 self._uncounted += len(packet.samples)
             return []

@@ -31,10 +31,6 @@ class Course:
     pieces: tuple[tuple[float, float], ...]
     ramp: float
 
-    @property
-    def period(self) -> float:
-        return sum(seconds for seconds, _ in self.pieces)
-
     def at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """The levels (n,) at these seconds from the first sample (n,)."""
         seconds, levels = (np.array(column, np.float64) for column in zip(*self.pieces, strict=True))

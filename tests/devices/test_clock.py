@@ -284,5 +284,3 @@ def test_asking_before_the_first_packet_is_refused():
     with pytest.raises(ValueError, match="no packet"):
         DeviceClock().to_session(np.array([1.0]))
     assert np.isnan(DeviceClock().offset)
-    with pytest.raises(ValueError, match="above 0"):
-        DeviceClock(forget=0.0)
