@@ -40,8 +40,6 @@ from devices.xdf_format import (
     EVENT_TICK,
     OWN_DESC,
     PHYSIOLOGY_TYPE,
-    SESSION_NAME,
-    SESSION_TYPE,
     XdfError,
     XdfFile,
     XdfStream,
@@ -145,7 +143,7 @@ class XdfReplay:
         self._unreadable: list[str] = []
         self._streams: dict[int, StreamInfo] = {}
         self.left_out: list[tuple[str, str]] = []
-        self._session_ids = {s.id for s in self._file.streams.values() if _is_session(s)}
+        self._session_ids = {s.id for s in self._file.streams.values() if s.is_session}
         self.own = bool(self._session_ids)
         """Whether this is a record that insula made."""
         for stream in self._file.streams.values():
@@ -529,10 +527,6 @@ class XdfReplay:
         self._source = iter(())
         self._head = None
         self._file.close()
-
-
-def _is_session(stream: XdfStream) -> bool:
-    return stream.type == SESSION_TYPE and stream.name == SESSION_NAME and stream.format == "string"
 
 
 def _seconds(text: str) -> float:

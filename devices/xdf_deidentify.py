@@ -46,7 +46,10 @@ from devices.xdf_layout import (
     TAG_STREAM_HEADER,
     XdfError,
     child_text,
+    chunk_bytes,
     parse_xml,
+    varlen,
+    xml_bytes,
 )
 from devices.xdf_reader import XdfFile, XdfStream
 
@@ -213,7 +216,7 @@ class _Copy:
         self._file = file
         self._markers = markers
         self._removed = removed
-        self._session = {s.id for s in file.streams.values() if _is_session(s)}
+        self._session = {s.id for s in file.streams.values() if s.is_session}
         self._types = {s.id: _type(s) for s in file.streams.values()}
         self._names = self._make_names()
         self._keys = self._make_keys()
@@ -257,22 +260,22 @@ class _Copy:
     # -- chunks ------------------------------------------------------------------------------------------------------
 
     def blocks(self) -> Iterator[bytes]:
-        yield _chunk(TAG_FILE_HEADER, None, _xml(_element("info", version="1.0")))
+        yield chunk_bytes(TAG_FILE_HEADER, None, xml_bytes(_element("info", version="1.0")))
         for tag, number, index, content in self._file.raw_chunks():
             if tag == TAG_FILE_HEADER:
                 for element in _parsed(content).iter():
                     if _text(element) and element.tag != "version":
                         self._removed._note(element.tag)
             elif tag == TAG_STREAM_HEADER:
-                yield _chunk(tag, number, self._header(self._file.streams[number]))
+                yield chunk_bytes(tag, number, self._header(self._file.streams[number]))
             elif tag == TAG_STREAM_FOOTER:
-                yield _chunk(tag, number, self._footer(number, content))
+                yield chunk_bytes(tag, number, self._footer(number, content))
             elif tag == TAG_SAMPLES:
                 block = self._samples(number, index, content)
                 if block is not None:
-                    yield _chunk(tag, number, block)
+                    yield chunk_bytes(tag, number, block)
             else:
-                yield _chunk(tag, None if tag == TAG_BOUNDARY else number, content)
+                yield chunk_bytes(tag, None if tag == TAG_BOUNDARY else number, content)
         self._removed.dated_streams = len(self._dated)
 
     def _samples(self, number: int, index: int, content: bytes) -> bytes | None:
@@ -355,7 +358,7 @@ class _Copy:
         if self._session:
             desc.extend(self._own(old))
         self._note_difference(old, root)
-        return _xml(root)
+        return xml_bytes(root)
 
     @staticmethod
     def _channel(place: int, element: ET.Element) -> dict[str, str]:
@@ -401,7 +404,7 @@ class _Copy:
                 for name in ("time", "value"):
                     _keep_number(offset, element, name)
         self._note_difference(old, root)
-        return _xml(root)
+        return xml_bytes(root)
 
     def _ends(self, index: int) -> list[tuple[float, float, int]]:
         times, _ = self._file.decode(index, synchronised=False)
@@ -500,10 +503,6 @@ def _shaped(content: object, shape: re.Pattern[str]) -> bool:
     return isinstance(content, str) and shape.fullmatch(content) is not None
 
 
-def _is_session(stream: XdfStream) -> bool:
-    return stream.type == SESSION_TYPE and stream.name == SESSION_NAME and stream.format == "string"
-
-
 def _type(stream: XdfStream) -> str:
     if stream.type.lower() in _TYPES:
         return stream.type
@@ -573,27 +572,11 @@ def _keep_number(root: ET.Element, old: ET.Element, name: str) -> None:
         ET.SubElement(root, name).text = text
 
 
-def _xml(root: ET.Element) -> bytes:
-    body: str = ET.tostring(root, encoding="unicode")
-    return b'<?xml version="1.0"?>' + body.encode("utf-8")
-
-
-def _varlen(value: int) -> bytes:
-    if value < 1 << 8:
-        return struct.pack("<BB", 1, value)
-    return struct.pack("<BI", 4, value) if value < 1 << 32 else struct.pack("<BQ", 8, value)
-
-
-def _chunk(tag: int, number: int | None, content: bytes) -> bytes:
-    head = struct.pack("<H", tag) if number is None else struct.pack("<HI", tag, number)
-    return _varlen(len(head) + len(content)) + head + content
-
-
 def _texts(times: list[float], texts: list[list[str]]) -> bytes:
     parts = [struct.pack("<BI", 4, len(times))]
     for time, row in zip(times, texts, strict=True):
         parts.append(struct.pack("<Bd", 8, time))
         for text in row:
             raw = text.encode("utf-8", "replace")
-            parts += [_varlen(len(raw)), raw]
+            parts += [varlen(len(raw)), raw]
     return b"".join(parts)

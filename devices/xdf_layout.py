@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from types import MappingProxyType
 from xml.etree import ElementTree as ET
@@ -98,3 +99,26 @@ def parse_xml(text: str) -> ET.Element:
 def child_text(element: ET.Element, path: str) -> str:
     """The stripped text at ``path`` below an element, "" when it is missing or empty."""
     return (element.findtext(path) or "").strip()
+
+
+def xml_bytes(root: ET.Element) -> bytes:
+    """The content of a header or footer."""
+    body: str = ET.tostring(root, encoding="unicode")
+    return b'<?xml version="1.0"?>' + body.encode("utf-8")
+
+
+def varlen(value: int) -> bytes:
+    """A variable-length integer as its bytes: width 1, 4 or 8.
+
+    >>> varlen(7), varlen(300)
+    (b'\\x01\\x07', b'\\x04,\\x01\\x00\\x00')
+    """
+    if value < 1 << 8:
+        return struct.pack("<BB", 1, value)
+    return struct.pack("<BI", 4, value) if value < 1 << 32 else struct.pack("<BQ", 8, value)
+
+
+def chunk_bytes(tag: int, number: int | None, content: bytes) -> bytes:
+    """A whole chunk; ``number`` is its stream's id, None for a chunk of no stream."""
+    head = struct.pack("<H", tag) if number is None else struct.pack("<HI", tag, number)
+    return varlen(len(head) + len(content)) + head + content

@@ -28,6 +28,8 @@ from devices.xdf_layout import (
     FORMATS,
     MAGIC,
     MAX_XML,
+    SESSION_NAME,
+    SESSION_TYPE,
     TAG_BOUNDARY,
     TAG_FILE_HEADER,
     TAG_OFFSET,
@@ -87,6 +89,11 @@ class XdfStream:
     hostname: str
     header: str
     """The XML, for whatever else it says."""
+
+    @property
+    def is_session(self) -> bool:
+        """Whether its texts are the events of a session: then the file is a record that insula made."""
+        return self.type == SESSION_TYPE and self.name == SESSION_NAME and self.format == "string"
 
     def desc(self, path: str) -> str:
         """The text of an element below ``<desc>``, such as "synchronization/can_drop_samples"; "" if there is none."""

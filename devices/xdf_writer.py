@@ -29,6 +29,9 @@ from devices.xdf_layout import (
     TAG_STREAM_FOOTER,
     TAG_STREAM_HEADER,
     XdfError,
+    chunk_bytes,
+    varlen,
+    xml_bytes,
 )
 
 Desc: TypeAlias = "Mapping[str, str | Desc]"
@@ -56,22 +59,6 @@ def _fill(parent: ET.Element, content: Desc) -> None:
             _element(parent, name, inner)
         else:
             _fill(ET.SubElement(parent, name), inner)
-
-
-def _xml(root: ET.Element) -> bytes:
-    body: str = ET.tostring(root, encoding="unicode")
-    return b'<?xml version="1.0"?>' + body.encode("utf-8")
-
-
-def _varlen(value: int) -> bytes:
-    """A variable-length integer as its bytes: width 1, 4 or 8.
-
-    >>> _varlen(7), _varlen(300)
-    (b'\\x01\\x07', b'\\x04,\\x01\\x00\\x00')
-    """
-    if value < 1 << 8:
-        return struct.pack("<BB", 1, value)
-    return struct.pack("<BI", 4, value) if value < 1 << 32 else struct.pack("<BQ", 8, value)
 
 
 class _Stream:
@@ -126,7 +113,7 @@ class XdfWriter:
         _element(root, "version", "1.0")
         _element(root, "datetime", (created or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S%z"))
         try:
-            self._append(MAGIC + self._chunk(TAG_FILE_HEADER, None, _xml(root)))
+            self._append(MAGIC + chunk_bytes(TAG_FILE_HEADER, None, xml_bytes(root)))
         except BaseException:
             os.close(self._file)
             self.path.unlink(missing_ok=True)  # made above, by this call
@@ -187,7 +174,7 @@ class XdfWriter:
         layout = None
         if plain is not None:
             layout = np.dtype([("flag", "u1"), ("time", "<f8"), ("value", plain.newbyteorder("<"), (len(channels),))])
-        self._write(self._chunk(TAG_STREAM_HEADER, number, _xml(root)))
+        self._write(chunk_bytes(TAG_STREAM_HEADER, number, xml_bytes(root)))
         self._streams[number] = _Stream(layout, len(channels), plain)
         return number
 
@@ -225,14 +212,14 @@ class XdfWriter:
         parts = []
         for stamp, label in zip(stamps.tolist(), labels, strict=True):
             text = label.encode("utf-8", "replace")
-            parts += [struct.pack("<Bd", 8, stamp), _varlen(len(text)), text]
+            parts += [struct.pack("<Bd", 8, stamp), varlen(len(text)), text]
         self._write_samples(stream_id, stamps, b"".join(parts))
 
     def write_offset(self, stream_id: int, time: float, offset: float) -> None:
         """Append one measured clock offset: ``time`` on the stream's clock, recorder's clock minus stream's clock."""
         if stream_id not in self._streams or not (np.isfinite(time) and np.isfinite(offset)):
             raise ValueError(f"stream {stream_id}: ({time}, {offset}) is not a clock offset")
-        self._write(self._chunk(TAG_OFFSET, stream_id, struct.pack("<2d", time, offset)))
+        self._write(chunk_bytes(TAG_OFFSET, stream_id, struct.pack("<2d", time, offset)))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -251,17 +238,12 @@ class XdfWriter:
             raise
 
     def _write_samples(self, number: int, stamps: NDArray[np.float64], content: bytes) -> None:
-        self._write(self._chunk(TAG_SAMPLES, number, struct.pack("<BI", 4, len(stamps)) + content))
+        self._write(chunk_bytes(TAG_SAMPLES, number, struct.pack("<BI", 4, len(stamps)) + content))
         stream = self._streams[number]
         if not stream.samples:
             stream.first = float(stamps[0])
         stream.last = float(stamps[-1])
         stream.samples += len(stamps)
-
-    @staticmethod
-    def _chunk(tag: int, number: int | None, content: bytes) -> bytes:
-        head = struct.pack("<H", tag) if number is None else struct.pack("<HI", tag, number)
-        return _varlen(len(head) + len(content)) + head + content
 
     def _write(self, chunk: bytes) -> None:
         now = self._now()
@@ -269,7 +251,7 @@ class XdfWriter:
             self._append(chunk)
             return
         # In one piece: an error says that neither of the two is in the file, so a second attempt doubles nothing.
-        self._append(self._chunk(TAG_BOUNDARY, None, BOUNDARY) + chunk)
+        self._append(chunk_bytes(TAG_BOUNDARY, None, BOUNDARY) + chunk)
         self._boundary_at = now
         if not self._sync_apart:
             self._sync()
@@ -342,7 +324,7 @@ class XdfWriter:
                 _element(root, "first_timestamp", repr(stream.first))
                 _element(root, "last_timestamp", repr(stream.last))
                 _element(root, "sample_count", str(stream.samples))
-                self._append(self._chunk(TAG_STREAM_FOOTER, number, _xml(root)))
+                self._append(chunk_bytes(TAG_STREAM_FOOTER, number, xml_bytes(root)))
             if self._sync() not in {0, *_NO_FSYNC}:
                 raise XdfError(f"{self.sync_problem}. Check the disk and keep a copy elsewhere.")
         finally:

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLay
 
 from realtime.api import Command, Update
 
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+ORANGE, SKY, YELLOW = "#E69F00", "#56B4E9", "#F0E442"
 BLUE, PURPLE = "#0072B2", "#CC79A7"
 
 

@@ -17,7 +17,7 @@ from scipy import signal
 from devices.api import Chunk, StreamInfo, unit_name
 from realtime.electrodes import is_electrode, on_map
 from realtime.filters import BRIDGE, HOLE, RESTART
-from realtime.intake import Counters, Intake
+from realtime.intake import Intake
 from realtime.rereference import Montage, as_recorded
 from realtime.ring import Ring
 from realtime.sources import LEAST_RATE, MICROVOLTS, normalised
@@ -232,10 +232,6 @@ class BandPower:
     def mapped(self) -> bool:
         """Whether at least one channel has a place on the map."""
         return any(is_electrode(label) for label in self.montage.labels)
-
-    @property
-    def counters(self) -> Counters:
-        return self._intake.counters(0)
 
     def reset(self) -> None:
         """As new: a replay starts over."""

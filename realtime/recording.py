@@ -28,7 +28,8 @@ class Recording:
     """A record that is being made. ``put`` may be called from any thread, ``run`` is the recorder thread.
 
     What the disk refuses is counted: samples in the next chunk of their stream that it takes, entries in an
-    `Unrecorded` before it. Alarms and notices are kept until it takes them. ``now`` is the session clock.
+    `Unrecorded` before it. Alarms and notices are kept until it takes them, the newest `HELD`; the others are counted.
+    ``now`` is the session clock.
     """
 
     def __init__(self, recorder: Recorder, *, waits: bool, now: Callable[[], float]) -> None:
@@ -70,6 +71,7 @@ class Recording:
         self._busy_since = time.monotonic()
         with contextlib.suppress(Exception):  # a disk that is still full: that has been said
             self._catch_up()
+        self._unwritten += len(self._held)
         try:
             self._recorder.close()
         except XdfError as error:
@@ -89,6 +91,7 @@ class Recording:
         except Exception as error:  # noqa: BLE001  (whatever it is, the next entry may fit)
             self._failed_at = time.monotonic()
             if isinstance(entry, Alarmed | Notice):
+                self._unwritten += len(self._held) == HELD  # the oldest gives way
                 self._held.append(entry)
             else:
                 self._unwritten += 1

@@ -79,8 +79,8 @@ CATCH_UP = 0.5
 PACE_OVER = 60.0
 SKIPPED_MOST = 0.1
 """Share of the windows of `PACE_OVER` seconds that a model may skip without an alarm, when they are more than two."""
-MOST_LISTED = 10_000
-"""Alarms kept for the description of the record."""
+MOST_LISTED = 1000
+"""Beginnings and ends of alarms in the description of the record; how many alarms there were is said beside them."""
 TERMINAL = "messages in the terminal"
 Told = TypeVar("Told")
 READER_PATIENCE = 5.0
@@ -168,6 +168,7 @@ class Session:
         self._past: dict[str, str] = {}
         self._alarm_log = AlarmLog()
         self._alarmed: list[Alarmed] = []
+        self._alarms_seen = 0
         self._silent: dict[str, str] = {}
         self._began = math.nan
         self._hold_until = 0.0
@@ -305,6 +306,7 @@ class Session:
         """Whether an alarm has come or gone since the last look; each such change is recorded and published."""
         changes = self._alarm_log.update(self._now(), self._alarming())
         for change in changes:
+            self._alarms_seen += not change.over
             if len(self._alarmed) < MOST_LISTED:
                 self._alarmed.append(change)
             self._entry(change)
@@ -660,7 +662,12 @@ class Session:
             self._description,
             counts=self._counts(),
             alarms=self._alarmed,
-            figures={"windows": self._windows, "skipped": self._skipped, "unrecorded": self._unrecorded},
+            figures={
+                "windows": self._windows,
+                "skipped": self._skipped,
+                "unrecorded": self._unrecorded,
+                "alarms_seen": self._alarms_seen,
+            },
             problem=self._problem(),
             session_clock=self._now(),
             now=datetime.now(UTC).astimezone(),

@@ -22,8 +22,6 @@ from devices.xdf_format import XdfError
 from models.bundle import Bundle
 from realtime.alarms import Alarmed
 
-MOST_ALARMS = 1000
-"""Alarms that are listed; how many there were is said beside them."""
 LONGEST = 1000
 """Characters of a text from outside."""
 
@@ -83,15 +81,15 @@ def conclusion(
     now: datetime,
 ) -> dict[str, object]:
     """The same at the end. ``counts`` are samples, lost, refused and gaps by stream key, ``figures`` those of the whole
-    session (windows, skipped, unrecorded); ``problem`` is "" when it ended as asked."""
+    session (windows, skipped, unrecorded, alarms_seen: how many began, listed or not); ``problem`` is "" when it ended
+    as asked."""
     streams = begun["streams"]
     assert isinstance(streams, list)
     return {
         **begun,
         "streams": [{**stream, **counts.get(stream["key"], {})} for stream in streams],
         **figures,
-        "alarms": [{"time": one.time, "text": one.text, "over": one.over} for one in alarms[:MOST_ALARMS]],
-        "alarms_seen": sum(not one.over for one in alarms),
+        "alarms": [{"time": one.time, "text": one.text, "over": one.over} for one in alarms],
         "stopped": _moment(now, session_clock),
         "ended": problem or "as asked",
     }

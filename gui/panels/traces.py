@@ -195,7 +195,6 @@ class Panel(look.Card):
         self.area = plots.layout()
         self.body.addWidget(self.area, 1)
         self.strips: dict[str, Strip] = {}
-        self.top_marks: plots.Marks | None = None
         self.lines: list[plots.Marks] = []
         self.marks: deque[tuple[float, str]] = deque(maxlen=500)
         self.start = 0.0

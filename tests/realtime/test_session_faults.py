@@ -31,7 +31,7 @@ from realtime.api import Body, Cleared, Estimated, Health, Hello, Noted, SetLoop
 from realtime.handover import Backlog
 from realtime.physiology import Physiology
 from realtime.record import Recorder
-from realtime.recording import Recording
+from realtime.recording import HELD, Recording
 from realtime.remote import Client, Server
 from realtime.session import Session
 
@@ -285,7 +285,9 @@ class Fails:
         return self._runtime(inputs)
 
 
-def test_every_kind_of_alarm_is_an_event_in_the_record_when_it_comes_and_when_it_goes(bundle, tmp_path):
+@pytest.mark.parametrize("most", [1000, 1])
+def test_every_alarm_is_an_event_in_the_record_and_counted_beside_it(bundle, tmp_path, monkeypatch, most):
+    monkeypatch.setattr("realtime.session.MOST_LISTED", most)
     path = tmp_path / "r.xdf"
     model = Model(bundle, Fails(bundle))
     session = Session(
@@ -309,8 +311,9 @@ def test_every_kind_of_alarm_is_an_event_in_the_record_when_it_comes_and_when_it
     sidecar = json.loads(path.with_suffix(".json").read_text())
     assert sidecar["ended"] == summary.problem
     assert [(alarm["text"], alarm["over"]) for alarm in sidecar["alarms"]] == [
-        (text, word == "over") for word, _, text in said
+        (text, word == "over") for word, _, text in said[:most]
     ]
+    assert sidecar["alarms_seen"] == sum(word == "alarm" for word, _, _ in said) > 1
 
 
 def test_trouble_of_a_device_and_its_end_are_events_and_the_session_goes_on_with_the_others(tmp_path):
@@ -426,6 +429,30 @@ def test_what_a_full_disk_refused_is_recorded_also_when_nothing_comes_any_more(t
     disk.refusals = 2  # the chunk, and what is missing before the alarm; then there is room
     recording.run(dict)
     assert events(path) == ["alarm 2.0 the plug is out", "unrecorded 1"]
+
+
+def test_alarms_that_a_full_disk_never_took_are_counted(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    recording = Recording(Recorder(tmp_path / "r.xdf", Amplifier.streams, (), {}), waits=False, now=lambda: 3.0)
+    for second in range(HELD + 2):
+        recording.put(Alarmed(float(second), "the plug is out"))
+    recording.close()
+    disk.full = True
+    recording.run(dict)
+    assert recording.unrecorded == HELD + 2
+
+
+def test_of_more_alarms_than_are_held_for_a_full_disk_the_oldest_are_counted_in_the_record(tmp_path, monkeypatch):
+    disk, path = Disk(monkeypatch), tmp_path / "r.xdf"
+    recording = Recording(Recorder(path, Amplifier.streams, (), {}), waits=False, now=lambda: 3.0)
+    for second in range(HELD + 2):
+        recording.put(Alarmed(float(second), "the plug is out"))
+    recording.close()
+    disk.refusals = HELD + 2
+    recording.run(dict)
+    said = events(path)
+    assert said[0] == "alarm 2.0 the plug is out"
+    assert (len(said), said[-1], recording.unrecorded) == (HELD + 1, "unrecorded 2", 2)
 
 
 def test_a_stream_whose_first_chunk_the_disk_refused_has_its_clock_with_the_next(tmp_path, monkeypatch):
