@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import devices
+import models
 import realtime
 from models.api import InputSpec, Window, WindowSpec
 from models.bundle import Gate
@@ -145,5 +146,6 @@ def cache_key(spec: WindowSpec, gate: Gate, digest: str) -> str:
     for name in ("windows", "filters", "resample", "intake", "quality", "unfiltered", "ring", "sources"):
         found.update((folder / f"{name}.py").read_bytes())
     found.update((Path(devices.__path__[0]) / "api.py").read_bytes())
+    found.update((Path(models.__path__[0]) / "electrodes.py").read_bytes())
     found.update(Path(__file__).read_bytes())
     return found.hexdigest()[:16]

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from devices.api import Chunk, StreamInfo, unit_name
-from realtime.electrodes import is_electrode, on_map
+from models.electrodes import is_electrode, normalised, on_map
 from realtime.filters import BRIDGE, HOLE, RESTART
 from realtime.intake import Intake
 from realtime.rereference import Montage, as_recorded
 from realtime.ring import Ring
-from realtime.sources import LEAST_RATE, MICROVOLTS, normalised
+from realtime.sources import LEAST_RATE, MICROVOLTS
 
 BANDS = {"delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 45.0)}
 """Hz, the lower edge included and the upper one not. Below 1 Hz is mostly drift, above 45 Hz mains and muscle."""
@@ -214,7 +214,7 @@ class BandPower:
                 f"{len(stream.channels)}"
             )
         self.positions = on_map(self.montage.labels)
-        """(channels, 2) for a topographic map, see `realtime.electrodes.on_map`; NaN where the label names no place."""
+        """(channels, 2) for a topographic map, see `models.electrodes.on_map`; NaN where the label names no place."""
         self._scale = MICROVOLTS.get(unit_name(stream.unit), 1.0)
         self._length = round(SECONDS * stream.rate)
         self._bridge = round(BRIDGE * stream.rate)

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from devices.api import Chunk, StreamInfo, unit_name
 from models.api import InputSpec, WindowSpec
+from models.electrodes import is_electrode
 from realtime.api import BANDS, Beats, Body, Brain, Figure
 from realtime.bandpower import HOP, RESUME, BandPower, Rhythms
 from realtime.beats import Beat
 from realtime.delineation import Waves
-from realtime.electrodes import is_electrode
 from realtime.heart import Heart
 from realtime.hrv import NORMAL
 from realtime.intake import Intake

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from models.api import BAD_SCORE, InputSpec, Verdict
+from models.electrodes import normalised
 from realtime.filters import MISSING, SETTLING, STUCK
-from realtime.sources import microvolts, normalised
+from realtime.sources import microvolts
 from realtime.unfiltered import (
     CLIPPED,
     FIFTY,

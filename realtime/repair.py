@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from scipy import signal
 from scipy.special import eval_legendre
 
-from realtime.electrodes import is_electrode, on_sphere
+from models.electrodes import is_electrode, normalised, on_sphere
 from realtime.quality import BLINK, FRONTAL
 from realtime.rereference import Montage, MontageError
-from realtime.sources import normalised
 
 TERMS = 50
 """Of the Legendre series of a spline; MNE-Python takes as many."""

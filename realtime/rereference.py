@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.electrodes import MASTOIDS, is_electrode
-from realtime.sources import normalised
+from models.electrodes import MASTOIDS, is_electrode, normalised
 
 CHAINS = (
     ("FP1", "F7", "T3", "T5", "O1"),

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devices.api import StreamInfo, unit_name
 from models.api import InputSpec, WindowSpec
+from models.electrodes import normalised, says_ecg
 
 LEAST_RATE = 100.0
 """Hz: below it the bands that models look at are not there."""
-RENAMED = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
-"""The 10-10 names of 10-20 positions, as the older names."""
 MICROVOLTS = {"uV": 1.0, "mV": 1e3, "V": 1e6}
 GENERIC = frozenset(
     ("", "unknown", "signal", "signals", "biosignal", "biosignals", "exg", "misc", "other", "data", "raw", "mixed")
 )
 """Kinds that do not say what is measured; unlike "acc" or "gaze", whose channels may be called as an electrode is."""
 MAX_NAMED = 3
-_PREFIX = re.compile(r"^EEG[ _:.-]+(?=.)")
-_SUFFIX = re.compile(r"[ _-]*-(REF|LE|RE|AR|AVG|A1A2|A1|A2|M1M2|M1|M2)$")
-_HEART = re.compile(r"^(?:ECG|EKG)\d*(?:[ _:.-]+(?:LEAD[ _:.-]*)?(\w+))?$")
-_LEADS = frozenset(("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +34,6 @@ class Picked:
     """Hz, the stream's nominal rate."""
     why: str
     """A sentence for the user."""
-
-
-def normalised(label: str) -> str:
-    """The electrode or lead that a channel label names, whatever the spelling.
-
-    >>> [normalised(label) for label in ("EEG Fp1-REF", "T7", "cz.", "EKG", "ECG ECG", "ECG lead II")]
-    ['FP1', 'T3', 'CZ', 'ECG', 'ECG', 'II']
-    """
-    name = _bare(label)
-    if heart := _HEART.match(name):
-        return str(heart[1]) if heart[1] in _LEADS else "ECG"
-    return RENAMED.get(name, name)
-
-
-def _bare(label: str) -> str:
-    return _SUFFIX.sub("", _PREFIX.sub("", label.strip().upper())).strip(" .")
 
 
 def choose(streams: Sequence[StreamInfo], spec: WindowSpec) -> dict[str, Picked]:
@@ -124,7 +102,7 @@ def _rule(taken: tuple[bool, int, float], next_best: tuple[bool, int, float], la
 def _columns(stream: StreamInfo, spec: InputSpec) -> tuple[int, ...]:
     names = [normalised(label) for label in stream.channels]
     if spec.kind == "ecg" and len(spec.channels) == 1:
-        called = [i for i, label in enumerate(stream.channels) if _HEART.match(_bare(label))]
+        called = [i for i, label in enumerate(stream.channels) if says_ecg(label)]
         if called:
             return (called[0],)
         wanted = normalised(spec.channels[0])

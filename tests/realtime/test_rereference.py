@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from realtime.electrodes import on_map, on_sphere
+from models.electrodes import on_map, on_sphere
 from realtime.rereference import CHAINS, MontageError, average, bipolar, linked_mastoids, montage
 
 CAP = (

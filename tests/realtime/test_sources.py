@@ -6,7 +6,7 @@ import pytest
 
 from devices.api import StreamInfo
 from models.api import InputSpec, WindowSpec
-from realtime.sources import choose, lacking, normalised
+from realtime.sources import choose, lacking
 
 CHANNELS = ("FP1", "T3", "T4", "T5", "T6", "CZ")
 SPEC = WindowSpec(
@@ -19,33 +19,6 @@ SPEC = WindowSpec(
 
 def stream(key, kind, channels, rate=250.0, unit="uV"):
     return StreamInfo(key=key, kind=kind, channels=tuple(channels), rate=rate, unit=unit)
-
-
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [
-        ("Fp1", "FP1"),
-        ("EEG Fp1-REF", "FP1"),
-        ("EEG FP1-LE", "FP1"),
-        ("eeg cz", "CZ"),
-        ("Cz-A1A2", "CZ"),
-        ("Fc5.", "FC5"),
-        ("T7", "T3"),
-        ("P8", "T6"),
-        ("EKG", "ECG"),
-        ("ECG ECG", "ECG"),
-        ("EEG A2-A1", "A2"),
-        ("Fp1-F7", "FP1-F7"),
-        ("ECG 1", "ECG"),
-        ("ECG2", "ECG"),
-        ("EKG-V2", "V2"),
-        ("ECGX", "ECGX"),
-        ("", ""),
-        ("EEG", "EEG"),
-    ],
-)
-def test_labels_are_read_as_people_write_them(label, name):
-    assert normalised(label) == name
 
 
 def test_columns_come_in_the_order_of_the_model_whatever_the_names():

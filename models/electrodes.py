@@ -1,4 +1,4 @@
-"""Where electrodes lie: the 10-10 positions on a sphere, and flat for a topographic map.
+"""Electrodes and leads: by what name, and where they lie on a sphere and flat on a topographic map.
 
 The table holds directions from the centre of the sphere fitted to the scalp positions that MNE-Python (BSD-3) carries
 as "standard_1020", computed by R. Oostenveld for the Colin27 head (Oostenveld & Praamstra, Clin Neurophysiol 112,
@@ -8,13 +8,18 @@ as "standard_1020", computed by R. Oostenveld for the Colin27 head (Oostenveld &
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from realtime.sources import normalised
-
+RENAMED = {"T7": "T3", "T8": "T4", "P7": "T5", "P8": "T6"}
+"""The 10-10 names of 10-20 positions, as the older names."""
+_PREFIX = re.compile(r"^EEG[ _:.-]+(?=.)")
+_SUFFIX = re.compile(r"[ _-]*-(REF|LE|RE|AR|AVG|A1A2|A1|A2|M1M2|M1|M2)$")
+_HEART = re.compile(r"^(?:ECG|EKG)\d*(?:[ _:.-]+(?:LEAD[ _:.-]*)?(\w+))?$")
+_LEADS = frozenset(("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6"))
 # x to the right ear, y to the nose, z to the vertex.
 DIRECTIONS = {
     "FP1": (-0.28733, 0.95728, -0.03263),
@@ -110,6 +115,27 @@ DIRECTIONS = {
 }
 MASTOIDS = (("A1", "A2"), ("M1", "M2"), ("TP9", "TP10"))
 """Left and right, at the ear lobe, at the mastoid, and where many caps and bands have them."""
+
+
+def normalised(label: str) -> str:
+    """The electrode or lead that a channel label names, whatever the spelling.
+
+    >>> [normalised(label) for label in ("EEG Fp1-REF", "T7", "cz.", "EKG", "ECG ECG", "ECG lead II")]
+    ['FP1', 'T3', 'CZ', 'ECG', 'ECG', 'II']
+    """
+    name = _bare(label)
+    if heart := _HEART.match(name):
+        return str(heart[1]) if heart[1] in _LEADS else "ECG"
+    return RENAMED.get(name, name)
+
+
+def says_ecg(label: str) -> bool:
+    """Whether a label says itself that it is ECG, as "EKG" and "ECG lead II" do and "II" does not."""
+    return _HEART.match(_bare(label)) is not None
+
+
+def _bare(label: str) -> str:
+    return _SUFFIX.sub("", _PREFIX.sub("", label.strip().upper())).strip(" .")
 
 
 def is_electrode(label: str) -> bool:
