@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from realtime.beats import Beat
 
@@ -62,6 +61,8 @@ class Measure:
     """Why there is no value, in words."""
     corrected: float = 0.0
     """Share of the beats of the window that are not normal and were left out."""
+    beats: int = 0
+    """Behind an interval of the waves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,50 @@ def _quantile(ordered, share):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _threshold(values, out):  # type: ignore[no-untyped-def]
-    n = values.shape[0]
+def _renew(ordered, n, leaving, coming):  # type: ignore[no-untyped-def]
+    # Of the ``n`` sorted values one goes and another comes, NaN for none; how many there are then. In place, because
+    # to sort them anew for every beat would cost more than everything else that is said of a heart.
+    if leaving == leaving:
+        at = np.searchsorted(ordered[:n], leaving)
+        for k in range(at, n - 1):
+            ordered[k] = ordered[k + 1]
+        n -= 1
+    if coming == coming:
+        at = n
+        while at > 0 and ordered[at - 1] > coming:
+            ordered[at] = ordered[at - 1]
+            at -= 1
+        ordered[at] = coming
+        n += 1
+    return n
+
+
+@numba.njit(cache=True)
+def _usual(values, out):  # type: ignore[no-untyped-def]
+    # Of each value the median of the MEDIAN around it, fewer at the ends.
+    n, half = values.shape[0], MEDIAN // 2
+    ordered = np.zeros(MEDIAN + 1)
+    count = 0
+    for i in range(min(half, n)):
+        count = _renew(ordered, count, np.nan, values[i])
     for i in range(n):
-        low, high = max(0, i - NEAR // 2), min(n, i + NEAR // 2 + 1)
-        near = np.sort(np.abs(values[low:high]))
-        out[i] = max(LEAST, ALPHA * (_quantile(near, 0.75) - _quantile(near, 0.25)) / 2)
+        coming = values[i + half] if i + half < n else np.nan
+        count = _renew(ordered, count, values[i - half - 1] if i > half else np.nan, coming)
+        out[i] = _quantile(ordered[:count], 0.5)
+
+
+@numba.njit(cache=True)
+def _threshold(values, out):  # type: ignore[no-untyped-def]
+    n, half = values.shape[0], NEAR // 2
+    ordered = np.zeros(NEAR + 1)
+    count = 0
+    for i in range(min(half, n)):
+        count = _renew(ordered, count, np.nan, abs(values[i]))
+    for i in range(n):
+        coming = abs(values[i + half]) if i + half < n else np.nan
+        count = _renew(ordered, count, abs(values[i - half - 1]) if i > half else np.nan, coming)
+        spread = _quantile(ordered[:count], 0.75) - _quantile(ordered[:count], 0.25)
+        out[i] = max(LEAST, ALPHA * spread / 2)
 
 
 @numba.njit(cache=True)
@@ -109,10 +148,10 @@ def _classify(rr, kinds):  # type: ignore[no-untyped-def]
     change, excess = np.zeros(n), np.zeros(n)
     change_limit, excess_limit = np.zeros(n), np.zeros(n)
     usual = np.zeros(n)
+    _usual(rr, usual)
     for i in range(1, n):
         change[i] = rr[i] - rr[i - 1]
     for i in range(n):
-        usual[i] = _quantile(np.sort(rr[max(0, i - MEDIAN // 2) : min(n, i + MEDIAN // 2 + 1)]), 0.5)
         excess[i] = rr[i] - usual[i]
         if excess[i] < 0:
             excess[i] *= 2
@@ -171,8 +210,8 @@ def _premature(intervals: NDArray[np.float64]) -> NDArray[np.bool_]:
     n = len(intervals)
     if n < 3:
         return np.zeros(n, np.bool_)
-    padded = np.concatenate([np.full(MEDIAN // 2, np.nan), intervals, np.full(MEDIAN // 2, np.nan)])
-    usual = np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, MEDIAN), axis=1)
+    usual = np.zeros(n)
+    _usual(np.ascontiguousarray(intervals, np.float64), usual)
     previous = np.concatenate([usual[:1], intervals[:-1]])
     after = np.concatenate([intervals[1:], [0.0]])
     early: NDArray[np.bool_] = (intervals < EARLY * np.maximum(usual, previous)) & (intervals < PAUSE * after)
@@ -186,20 +225,50 @@ def rmssd(changes: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(changes**2)))
 
 
+def without_line(values: NDArray[np.float64], at: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """``values`` (n,) without the straight line that fits them best, ``at`` (n,) or one apart."""
+    at = np.arange(float(len(values))) if at is None else at
+    across, rest = at - at.mean(), values - values.mean()
+    return rest - across * (float(np.sum(across * rest)) / float(np.sum(across * across)))  # type: ignore[no-any-return]
+
+
+@numba.njit(cache=True)
+def _periodogram(times, values, step, first, stop):  # type: ignore[no-untyped-def]
+    # The sum of Lomb's periodogram over ``step`` Hz times ``first`` up to, not with, ``stop``. Cosine and sine of each
+    # frequency are those of the one before, turned on: to compute them anew takes thirty times as long.
+    n = times.shape[0]
+    cosines, sines = np.cos(2 * np.pi * first * step * times), np.sin(2 * np.pi * first * step * times)
+    turn, lift = np.cos(2 * np.pi * step * times), np.sin(2 * np.pi * step * times)
+    total = 0.0
+    for _ in range(first, stop):
+        even, odd, double, cross = 0.0, 0.0, 0.0, 0.0
+        for i in range(n):
+            c, s = cosines[i], sines[i]
+            even += values[i] * c
+            odd += values[i] * s
+            double += c * c - s * s
+            cross += 2 * c * s
+            cosines[i] = c * turn[i] - s * lift[i]
+            sines[i] = c * lift[i] + s * turn[i]
+        # The least squares fit of a cosine and a sine together: it needs no shift in time.
+        cc, ss, cs = 0.5 * (n + double), 0.5 * (n - double), 0.5 * cross
+        total += 0.5 * (even * even * ss + odd * odd * cc - 2 * even * odd * cs) / (cc * ss - cs * cs)
+    return total
+
+
 def lomb(times: NDArray[np.float64], intervals: NDArray[np.float64], band: tuple[float, float]) -> float:
     """Power within ``band``, Hz, of ``intervals`` (n,) that end at ``times`` (n,), seconds; their unit squared.
 
     Lomb's periodogram after the straight line is taken out: needs neither even nor complete intervals. Over all
     frequencies its density adds up to the variance.
     """
-    span = float(times[-1] - times[0])
-    slope, level = np.polyfit(times - times[0], intervals, 1)
-    rest = intervals - level - slope * (times - times[0])
+    since = times - times[0]
+    span = float(since[-1])
+    rest = without_line(intervals, since)
     step = 1 / (4 * span)
-    frequencies = np.arange(math.ceil(band[0] / step), math.ceil(band[1] / step)) * step
-    power = signal.lombscargle(times - times[0], rest, 2 * np.pi * frequencies)
+    first, stop = math.ceil(band[0] / step), math.ceil(band[1] / step)
     # A sine of amplitude a gives n a² / 4 at its peak, which is 1 / span wide: a² / 2 in all.
-    return float(np.sum(power) * step * 2 * span / len(times))
+    return float(_periodogram(since, rest, step, first, stop)) * step * 2 * span / len(times)
 
 
 _Solved = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
@@ -216,7 +285,8 @@ class Variability:
         self._beats: list[Beat] = []
         self._solved: _Solved | None = None
         self._spectrum: tuple[float, float, float, float] | None = None
-        classify(np.ones(3))
+        classify(np.ones(3))  # whatever is compiled is compiled before the first second
+        lomb(np.arange(30.0), np.ones(30), HF)
 
     def push(self, beats: Iterable[Beat]) -> None:
         """Take beats in the order of their times."""

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import interpolate, signal
 
+from realtime.beats import Beat
+from realtime.delineation import Waves
 from realtime.filters import RESTART
-from realtime.heart import Heart, breathing
+from realtime.heart import INTERVALS, Heart, _rhythm, breathing, intervals
 from realtime.hrv import KINDS
 
 RATE = 250.0
@@ -56,7 +59,7 @@ def test_a_resting_person_has_every_figure_and_the_breathing_that_is_there():
     heart = Heart(RATE)
     heart.push(times, samples)
     measures = heart.measures(float(times[-1]) - 1)
-    assert set(measures) == {*KINDS, "breathing"}
+    assert set(measures) == {*KINDS, "breathing", *INTERVALS}
     assert not [measure.reason for measure in measures.values() if measure.reason]
     assert measures["HR"].value == pytest.approx(60 / 0.9, rel=0.03)
     assert measures["breathing"].value == pytest.approx(15, abs=0.5)
@@ -71,6 +74,21 @@ def test_breathing_that_heights_and_intervals_disagree_on_is_not_given():
     measure = breathing(heart.variability.beats, float(times[-1]) - 1)
     assert math.isnan(measure.value)
     assert measure.reason == "R waves say 24 and RR intervals 15 breaths a minute"
+
+
+def test_the_rhythm_of_breathing_is_that_of_scipys_periodogram():
+    moments = np.cumsum(np.random.default_rng(0).normal(0.9, 0.03, 66))
+    values = 1000 + 80 * np.sin(2 * np.pi * 0.25 * moments) + 3 * moments
+    frequencies, power = _rhythm(moments, values, 0.0, 60.0)
+    low, high = np.percentile(values, [5, 95])
+    curve = interpolate.CubicSpline(moments, np.clip(values, low, high))(
+        np.clip(np.arange(240) / 4, moments[0], moments[-1])
+    )
+    curve = signal.detrend(curve)
+    theirs = signal.periodogram(curve * np.hanning(240) / curve.std(), 4.0, nfft=2048)
+    inside = (theirs[0] >= 0.1) & (theirs[0] <= 0.5)
+    np.testing.assert_allclose(frequencies, theirs[0][inside], rtol=1e-9)
+    np.testing.assert_allclose(power, theirs[1][inside], rtol=1e-9, atol=1e-9 * theirs[1].max())
 
 
 def test_breathing_needs_a_minute_without_gaps():
@@ -110,6 +128,69 @@ def test_a_lead_without_p_waves_has_no_pr_interval():
     _, waves = Heart(RATE).push(times, samples)
     assert np.mean([math.isnan(wave.pr) for _, wave in waves]) > 0.9
     assert not any(math.isnan(wave.qrs) for _, wave in waves[1:])
+
+
+def recent(count=20, pr=0.16, qrs=0.09, qt=0.38, rr=0.9, agreement=1.0, scatter=()):
+    """Beats of a regular heart with the intervals given, seconds, by turns longer and shorter by their ``scatter``."""
+    found = []
+    for i in range(count):
+        at, names = 100.0 + rr * i, {"pr": pr, "qrs": qrs, "qt": qt}
+        a, b, c = (names[name] + dict(scatter).get(name, 0.0) * (-1) ** i for name in names)
+        waves = Waves(p_onset=at - a, qrs_onset=at, r_peak=at + 0.04, qrs_offset=at + b, t_offset=at + c)
+        found.append((Beat(at + 0.04, 900.0, 0.9, agreement, 0.2, i == 0, False), waves, rr if i else math.nan))
+    return found, 100.0 + rr * (count - 1) + 0.54
+
+
+def test_intervals_are_medians_of_the_last_beats_and_say_of_how_many():
+    beats, now = recent()
+    beats[3] = recent(pr=0.25, qrs=0.14, qt=0.6)[0][3]
+    found = intervals(beats, now)
+    values = {name: one.value for name, one in found.items()}
+    assert values == pytest.approx({"PR": 160, "QRS": 90, "QT": 380, "QTc": 380 / 0.9 ** (1 / 3)}, abs=1e-6)
+    assert {one.unit for one in found.values()} == {"ms"}
+    assert [found[name].beats for name in INTERVALS] == [20, 20, 20, 20]
+    assert found["QT"].seconds == pytest.approx(19 * 0.9 + 0.5)
+    assert found["QT"].corrected == 0
+
+
+def test_beats_that_are_unlike_the_others_do_not_count_for_intervals():
+    beats, now = recent()
+    beats[5:9] = recent(qt=0.5, agreement=0.3)[0][5:9]
+    found = intervals(beats, now)["QT"]
+    assert found.value == pytest.approx(380)
+    assert (found.beats, found.corrected) == (16, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "reason"),
+    [
+        ({"count": 5}, "QT", "5 beats with waves in the last 60 s, QT needs 8"),
+        ({"count": 0}, "PR", "0 beats with waves in the last 60 s, PR needs 8"),
+        ({"agreement": 0.2}, "QRS", "20 of the last 20 beats are unlike the others, or the lead is too noisy"),
+        ({"pr": math.nan}, "PR", "P is seen in 0 of the last 20 beats only"),
+        ({"pr": 0.28}, "PR", "P is seen in 0 of the last 20 beats only"),  # where the search for it begins
+        ({"qt": math.nan}, "QTc", "T is seen in 0 of the last 20 beats only"),
+        ({"scatter": [("qt", 0.03)]}, "QT", "QT differs by 60 ms from beat to beat"),
+        ({"scatter": [("qt", 0.03)]}, "QTc", "QTc differs by 60 ms from beat to beat"),
+        ({"scatter": [("qrs", 0.02)]}, "QRS", "QRS differs by 40 ms from beat to beat"),
+    ],
+)
+def test_an_interval_that_cannot_be_known_is_withheld_and_says_why(made, name, reason):
+    found = intervals(*recent(**made))
+    assert math.isnan(found[name].value)
+    assert reason in found[name].reason
+
+
+def test_live_intervals_are_those_of_the_waves_put_in_and_beats_from_long_ago_do_not_count():
+    times, samples, _ = lead(40.0)
+    heart = Heart(RATE)
+    heart.push(times, samples)
+    found = heart.measures(1039.0)
+    assert found["PR"].value == pytest.approx(1000 * (0.16 + 0.045 - 0.03), abs=15)
+    assert found["QT"].value == pytest.approx(1000 * (0.28 + 0.09 + 0.03), abs=15)
+    assert found["QTc"].value == pytest.approx(found["QT"].value / 0.9 ** (1 / 3), rel=0.02)
+    assert found["QRS"].beats == 20
+    assert heart.measures(1120.0)["QRS"].reason == "0 beats with waves in the last 60 s, QRS needs 8"
 
 
 def test_after_reset_nothing_is_left():

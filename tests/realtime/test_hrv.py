@@ -6,9 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import signal
 
+from realtime import hrv
 from realtime.beats import Beat
-from realtime.hrv import ECTOPIC, EXTRA, KINDS, MISSED, NORMAL, Variability, classify, lomb
+from realtime.hrv import ECTOPIC, EXTRA, HF, KINDS, LF, MISSED, NORMAL, Variability, classify, lomb, without_line
 
 
 def beats_at(times, agreement=None, firsts=(0,)):
@@ -91,6 +95,37 @@ def test_the_spectrum_has_the_power_of_the_waves_in_it():
     assert lomb(times, rr, (0.04, 0.15)) == pytest.approx(400, rel=0.03)
     keep = np.random.default_rng(0).random(330) > 0.1
     assert lomb(times[keep], rr[keep], (0.15, 0.4)) == pytest.approx(900, rel=0.1)
+
+
+@pytest.mark.parametrize("band", [LF, HF])
+@pytest.mark.parametrize("start", [0.0, 2e5])
+def test_the_spectrum_is_that_of_scipys_lomb_periodogram(band, start):
+    for seed, seconds in enumerate((125.0, 300.0, 320.0)):
+        times = resting(seconds, seed)
+        ends, rr = start + times[1:], 1000 * np.diff(times)
+        keep = np.random.default_rng(seed).random(len(rr)) > 0.05
+        ends, rr = ends[keep], rr[keep]
+        since = ends - ends[0]
+        rest = rr - np.polyval(np.polyfit(since, rr, 1), since)
+        step = 1 / (4 * since[-1])
+        frequencies = np.arange(math.ceil(band[0] / step), math.ceil(band[1] / step)) * step
+        power = signal.lombscargle(since, rest, 2 * np.pi * frequencies)
+        assert lomb(ends, rr, band) == pytest.approx(power.sum() * step * 2 * since[-1] / len(rr), rel=1e-9)
+    np.testing.assert_allclose(without_line(rr), signal.detrend(rr), rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(250, 1500), max_size=250), st.integers(0, 3))
+def test_thresholds_and_usual_intervals_are_quantiles_of_the_beats_around(milliseconds, ties):
+    rr = np.array([value // 10**ties * 10**ties for value in milliseconds]) / 1000 + 0.25
+    changes, limits, usual = np.diff(rr, prepend=rr[:1]), np.zeros(len(rr)), np.zeros(len(rr))
+    hrv._threshold(changes, limits)
+    hrv._usual(rr, usual)
+    for i in range(len(rr)):
+        near = np.abs(changes[max(0, i - 45) : i + 46])
+        low, high = np.percentile(near, [25, 75])
+        assert limits[i] == pytest.approx(max(0.02, 5.2 * (high - low) / 2), rel=1e-9)
+        assert usual[i] == pytest.approx(np.median(rr[max(0, i - 5) : i + 6]), rel=1e-9)
 
 
 def test_beats_of_rest_are_all_normal():
