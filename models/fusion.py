@@ -1,4 +1,4 @@
-"""The network that turns a window of EEG and ECG into target logits: two encoders, mean pooling, concatenation, a head.
+"""The network that turns a window of EEG and ECG into target logits: two encoders, pooled, concatenated, a head.
 
 What the head sees is the pooled embedding less the person's resting mean, over the resting standard deviation, one
 modality beside the other; a modality that is not used is replaced by a learned vector *after* that normalisation, so
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.encoders.cbramod import Config, Encoder
+from models.encoders import EncoderConfig, build, cbramod
 
 EEG_SCALE_UV = 100.0
 EEG_LIMIT_UV = 1000.0
@@ -53,8 +53,10 @@ class FusionConfig:
     rate: int = 200
     """Hz; one patch is one second."""
     targets: int = 1
-    eeg: Config = field(default_factory=Config)
-    ecg: Config = field(default_factory=Config)
+    eeg: EncoderConfig = field(default_factory=cbramod.Config)
+    """Of any encoder of `models.encoders`."""
+    ecg: EncoderConfig = field(default_factory=cbramod.Config)
+    """Of any encoder; leads are its channels."""
     band_power: bool = False
     """Append log band power (5 bands a channel) to the EEG embedding."""
     heart: bool = False
@@ -78,11 +80,11 @@ class FusionConfig:
 
     @property
     def eeg_dim(self) -> int:
-        return self.eeg.d_model + (len(BANDS) * self.eeg_channels if self.band_power else 0)
+        return self.eeg.width + (len(BANDS) * self.eeg_channels if self.band_power else 0)
 
     @property
     def ecg_dim(self) -> int:
-        return self.ecg.d_model + (1 + self.heart_features if self.heart else 0)
+        return self.ecg.width + (1 + self.heart_features if self.heart else 0)
 
     @property
     def embedding_dim(self) -> int:
@@ -182,7 +184,7 @@ class Heart(nn.Module):
 
 
 class FusionModel(nn.Module):
-    """Two encoders, mean pooling, concatenation, head. See `forward`.
+    """Two encoders, pooled, concatenated, and a head. See `forward`.
 
     Training may call `embed` and `classify` apart: resting statistics need the embeddings first.
     Modality dropout in training is ``use``: draw it at random, never both 0.
@@ -191,8 +193,8 @@ class FusionModel(nn.Module):
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         self.config = config
-        self.eeg_encoder = Encoder(config.eeg)
-        self.ecg_encoder = Encoder(config.ecg)
+        self.eeg_encoder = build(config.eeg, config.eeg_channels, config.seconds)
+        self.ecg_encoder = build(config.ecg, config.ecg_channels, config.seconds)
         self.band_power = BandPower(config.rate) if config.band_power else None
         self.heart = Heart(config.samples, config.rate, config.heart_features) if config.heart else None
         self.absent_eeg = nn.Parameter(torch.zeros(config.eeg_dim))
@@ -220,15 +222,15 @@ class FusionModel(nn.Module):
         return torch.cat((self.embed_eeg(eeg), self.embed_ecg(ecg)), dim=-1)
 
     def embed_eeg(self, eeg: Tensor) -> Tensor:
-        """(B, C, T) uV to (B, D_eeg): encoder's mean over channels and patches, then log band power if wanted."""
+        """(B, C, T) uV to (B, D_eeg): the encoder's pooled embedding, then log band power if wanted."""
         eeg = eeg.clamp(-EEG_LIMIT_UV, EEG_LIMIT_UV)
-        pooled: Tensor = self.eeg_encoder(scale_eeg(eeg, self.config.rate)).mean(dim=(1, 2))
+        pooled = self.eeg_encoder.pooled(scale_eeg(eeg, self.config.rate))
         return pooled if self.band_power is None else torch.cat((pooled, self.band_power(eeg)), dim=-1)
 
     def embed_ecg(self, ecg: Tensor) -> Tensor:
-        """(B, L, T) uV to (B, D_ecg): encoder's mean over leads and patches, then the heart descriptor if wanted."""
+        """(B, L, T) uV to (B, D_ecg): the encoder's pooled embedding, then the heart descriptor if wanted."""
         scaled = scale_ecg(ecg, self.config.rate)
-        pooled: Tensor = self.ecg_encoder(scaled).mean(dim=(1, 2))
+        pooled = self.ecg_encoder.pooled(scaled)
         return pooled if self.heart is None else torch.cat((pooled, self.heart(scaled.flatten(2))), dim=-1)
 
     def classify(self, embedding: Tensor, use: Tensor, rest_mean: Tensor, rest_sd: Tensor) -> Tensor:

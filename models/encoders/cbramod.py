@@ -11,11 +11,13 @@ window and cannot be carried over to the next one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from models.fields import Fields
 
 TIME_KERNEL, TIME_STRIDE, TIME_PADDING = 49, 25, 24
 DEFAULT_POSITION_KERNEL = (19, 7)
@@ -25,6 +27,7 @@ DEFAULT_POSITION_KERNEL = (19, 7)
 class Config:
     """The published network by default; smaller ones keep ``d_model`` a multiple of ``steps * norm_groups``."""
 
+    encoder: str = field(default=__name__.rpartition(".")[2], init=False)
     d_model: int = 200
     layers: int = 12
     heads: int = 8
@@ -52,6 +55,11 @@ class Config:
             raise ValueError(f"position_kernel {self.position_kernel}: both sizes must be odd")
 
     @property
+    def width(self) -> int:
+        """Of the pooled embedding."""
+        return self.d_model
+
+    @property
     def steps(self) -> int:
         """Time steps that the convolutions make of a patch; 8 of 200 samples."""
         return (self.patch + 2 * TIME_PADDING - TIME_KERNEL) // TIME_STRIDE + 1
@@ -59,6 +67,21 @@ class Config:
     @property
     def conv_channels(self) -> int:
         return self.d_model // self.steps
+
+
+def read(entry: Fields) -> Config:
+    """From the manifest."""
+    channels, patches = entry.numbers("position_kernel", 2, 1, 999)
+    return Config(
+        d_model=entry.integer("d_model", 8, 8192),
+        layers=entry.integer("layers", 1, 256),
+        heads=entry.integer("heads", 2, 256),
+        ffn=entry.integer("ffn", 1, 65_536),
+        patch=entry.integer("patch", 25, 10_000),
+        dropout=entry.number("dropout", 0.0, 0.99),
+        norm_groups=entry.integer("norm_groups", 1, 1024),
+        position_kernel=(round(channels), round(patches)),
+    )
 
 
 def dft_matrices(n: int) -> tuple[Tensor, Tensor]:
@@ -185,10 +208,11 @@ class Layers(nn.Module):
 class Encoder(nn.Module):
     """(B, C, N, patch) to (B, C, N, d_model). EEG comes in microvolts / 100 at 200 Hz.
 
-    The positional convolution is all it knows about electrodes: the order of the channels matters.
+    The positional convolution is all it knows about electrodes: the order of the channels matters. Their number and the
+    length of a window do not: the weights fit any.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, channels: int = 1, seconds: int = 1) -> None:  # noqa: ARG002  (the same for any)
         super().__init__()
         self.config = config
         self.patch_embedding = PatchEmbedding(config)
@@ -203,6 +227,10 @@ class Encoder(nn.Module):
         """Encoded patches; ``mask`` (B, C, N) hides patches where it is true."""
         encoded: Tensor = self.encoder(self.patch_embedding(x, mask))
         return encoded
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(B, d_model), the mean over channels and patches."""
+        return self(x).mean(dim=(1, 2))  # type: ignore[no-any-return]
 
     def reconstruct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """What the network makes of every patch, (B, C, N, patch), with those under ``mask`` (B, C, N) hidden."""

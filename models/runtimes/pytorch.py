@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.api import Arrays, ModelError, Runtime
 from models.bundle import INPUTS, MANIFEST, OUTPUTS, WEIGHTS, Bundle
-from models.encoders.cbramod import Config
+from models.encoders import read_config
 from models.fields import Fields
 from models.fusion import FusionConfig, FusionModel
 
@@ -56,8 +56,8 @@ def fusion_config(network: Fields) -> FusionConfig:
         seconds=network.integer("seconds", 2, 3600),
         rate=network.integer("rate", 25, 10_000),
         targets=network.integer("targets", 1, 64),
-        eeg=_encoder_config(network.part("eeg")),
-        ecg=_encoder_config(network.part("ecg")),
+        eeg=read_config(network.part("eeg")),
+        ecg=read_config(network.part("ecg")),
         band_power=network.boolean("band_power"),
         heart=network.boolean("heart"),
         heart_features=network.integer("heart_features", 1, 1024),
@@ -65,20 +65,4 @@ def fusion_config(network: Fields) -> FusionConfig:
         head_dropout=network.number("head_dropout", 0.0, 0.99),
     )
     network.close()
-    return config
-
-
-def _encoder_config(entry: Fields) -> Config:
-    channels, patches = entry.numbers("position_kernel", 2, 1, 999)
-    config = Config(
-        d_model=entry.integer("d_model", 8, 8192),
-        layers=entry.integer("layers", 1, 256),
-        heads=entry.integer("heads", 2, 256),
-        ffn=entry.integer("ffn", 1, 65_536),
-        patch=entry.integer("patch", 25, 10_000),
-        dropout=entry.number("dropout", 0.0, 0.99),
-        norm_groups=entry.integer("norm_groups", 1, 1024),
-        position_kernel=(round(channels), round(patches)),
-    )
-    entry.close()
     return config
