@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from devices.api import StreamInfo, unit_name
+from models import montage
 from models.api import InputSpec, WindowSpec
 from models.electrodes import normalised, says_ecg
 
@@ -109,7 +110,7 @@ def _columns(stream: StreamInfo, spec: InputSpec) -> tuple[int, ...]:
         if wanted in names:
             return (names.index(wanted),)
         return (0,) if stream.kind == "ecg" and names else (-1,)
-    return tuple(names.index(w) if (w := normalised(name)) in names else -1 for name in spec.channels)
+    return montage.columns(stream.channels, spec.channels)
 
 
 def _scale(stream: StreamInfo, spec: InputSpec) -> tuple[float, str]:
