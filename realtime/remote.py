@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import islice, pairwise
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client as Dial
 from multiprocessing.connection import Connection, Listener
@@ -52,6 +53,8 @@ KEPT = 50_000
 """Estimates and markers kept for newcomers: more than 12 hours at one a second."""
 BODIES_KEPT = 3600
 """Seconds of heart rate and RR intervals kept for newcomers."""
+PAGE = 65_536
+"""Bytes in which kept messages are set down."""
 LASTING_FIGURES = ("HR", "RMSSD")
 """What is kept of the heart beside the newest `Body`."""
 BEATS_KEPT = 1000
@@ -182,6 +185,39 @@ def _dial(name: str, key: bytes) -> Connection:
         return answer.result()
 
 
+class _Packed:
+    """The newest ``most`` messages, packed as they will be sent: a sixth of what they take as objects.
+
+    They lie in pages: kept one by one among the large arrays that come and go, they would pin the memory between them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.clear()
+
+    def clear(self) -> None:
+        self._pages: deque[tuple[bytearray, list[int]]] = deque()
+        """Each with the ends of its messages."""
+        self._count = 0
+
+    def append(self, update: Update) -> None:
+        packed = pickle.dumps(update)
+        if not self._pages or self._pages[-1][1][-1] + len(packed) > len(self._pages[-1][0]):
+            self._pages.append((bytearray(max(PAGE, len(packed))), [0]))
+        page, ends = self._pages[-1]
+        page[ends[-1] : ends[-1] + len(packed)] = packed
+        ends.append(ends[-1] + len(packed))
+        self._count += 1
+        oldest = len(self._pages[0][1]) - 1
+        if self._count - oldest >= self._most:
+            self._pages.popleft()
+            self._count -= oldest
+
+    def __iter__(self) -> Iterator[bytes]:
+        messages = (bytes(page[begin:end]) for page, ends in self._pages for begin, end in pairwise(ends))
+        return islice(messages, max(0, self._count - self._most), None)
+
+
 class _History:
     """What a newcomer is told: everything that is still true."""
 
@@ -190,12 +226,11 @@ class _History:
         self._health: Health | None = None
         self._ended: Ended | None = None
         self._traces: dict[str, deque[Traces]] = {}
-        self._kept: deque[bytes] = deque(maxlen=KEPT)
-        """Packed as they will be sent: an estimate then takes a sixth of the memory, and sessions last for hours."""
+        self._kept = _Packed(KEPT)
         self._newest: Estimated | None = None
         self._notes: deque[Noted] = deque(maxlen=NOTES_KEPT)
         self._beats: deque[Beats] = deque(maxlen=BEATS_KEPT)
-        self._bodies: deque[Body] = deque(maxlen=BODIES_KEPT)
+        self._bodies = _Packed(BODIES_KEPT)
         self._body: Body | None = None
 
     def add(self, update: Update) -> None:
@@ -231,11 +266,11 @@ class _History:
             case Noted():
                 self._notes.append(update)
             case Marked():
-                self._kept.append(pickle.dumps(update))
+                self._kept.append(update)
             case Estimated():
                 if self._newest:
                     # Verdicts are most of an estimate's memory, and only the newest are ever shown.
-                    self._kept.append(pickle.dumps(Estimated(self._newest.estimate, {})))
+                    self._kept.append(Estimated(self._newest.estimate, {}))
                 self._newest = update
 
     def __iter__(self) -> Iterator[Update | bytes]:

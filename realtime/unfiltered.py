@@ -22,7 +22,7 @@ HIGH = (30.0, 100.0)
 LEAST = 0.8
 """Share of a second's samples without which it has no spectrum."""
 KEPT = 3600
-"""Seconds kept for a stream that is ahead of another."""
+"""Seconds kept of a stream that nobody asks about."""
 
 LEVEL, TOTAL, FIFTY, SIXTY, PASSED, PASSED_FIFTY, PASSED_SIXTY, SLOWER, HIGHER, REPEATED, CLIPPED = range(11)
 """The columns of `Unfiltered.over`: the mean; power from 1 Hz on and its mains shares; the same as the model's filters
@@ -96,7 +96,12 @@ class Unfiltered:
             self._count += room
 
     def over(self, start: float, stop: float) -> NDArray[np.float64]:
-        """Figures (seconds, width, COLUMNS) of the whole seconds between two times that had samples."""
+        """Figures (seconds, width, COLUMNS) of the whole seconds between two times that had samples.
+
+        What lies before ``start`` is forgotten: ask in the order of time.
+        """
+        for number in [number for number in self._seconds if number < math.floor(start)]:
+            del self._seconds[number]
         numbers = range(math.ceil(start), math.floor(stop))
         found = [self._seconds[number] for number in numbers if number in self._seconds]
         return np.stack(found) if found else np.zeros((0, self._width, COLUMNS))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -239,6 +240,29 @@ def test_what_is_kept_stays_bounded_whatever_the_stamps_say(monkeypatch):
         got = gather(client, lambda got: got and isinstance(got[-1], Marked))
         assert [update.times[0] for update in got[:-1]] == [number % 7 for number in range(450, 500)]
         client.close()
+
+
+def test_a_latecomer_of_a_long_session_gets_the_newest_markers_and_estimates_in_order(monkeypatch):
+    monkeypatch.setattr(remote, "KEPT", 300)
+    monkeypatch.setattr(remote, "PAGE", 1000)
+    with Server() as server:
+        for number in range(1000):
+            server.publish(Marked(float(number), "x" * (number % 7 * 200), "markers"))
+        client = Client.attach(server.address)
+        got = gather(client, lambda got: got and got[-1].time == 999)
+        assert [(update.time, len(update.label)) for update in got] == [(n, n % 7 * 200) for n in range(700, 1000)]
+        client.close()
+
+
+def test_hours_of_markers_and_estimates_take_little_memory():
+    with Server() as server:
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(7200):
+            server.publish(Marked(float(number), f"marker {number}", "lsl/markers"))
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+    assert 7200 * 50 < grown < 7200 * 200
 
 
 def test_a_dashboard_that_does_not_read_loses_traces_only_and_sees_the_gap():

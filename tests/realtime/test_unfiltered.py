@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -122,3 +123,21 @@ def test_a_source_that_is_ten_times_too_fast_costs_no_memory_and_no_error():
     times = np.arange(10_000) / 2500
     made.take(times, np.zeros((10_000, 1)), np.zeros((10_000, 1), np.uint8))
     assert len(made.over(0, 3)) == 3
+
+
+def test_hours_of_signal_leave_nothing_behind_once_they_were_asked_for():
+    made = measurer(128.0, width=8)
+    samples = np.random.default_rng(0).normal(size=(128, 8))
+
+    def minutes(first, last):
+        for second in range(60 * first, 60 * last):
+            made.take(second + np.arange(128) / 128, samples, np.zeros((128, 8), np.uint8))
+            assert len(made.over(max(0, second - 10), second)) == min(10, second)
+
+    tracemalloc.start()
+    minutes(0, 1)
+    before = tracemalloc.get_traced_memory()[0]
+    minutes(1, 20)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 20_000
