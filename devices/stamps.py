@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -176,6 +177,7 @@ class Stamps:
         if not self._rate:
             return self._take_events(samples, stamps, now, unix)
         if self._held:
+            samples, stamps = self._once(samples, stamps)
             if len(stamps):
                 self._held.append((samples, stamps, now))
             return self._decide(now, unix)
@@ -188,14 +190,22 @@ class Stamps:
         self._follow(stamps, now, unix)
         if self._clock is not None:
             return self._by_arrival(samples, stamps, now, unix)
-        first = self._misfit(stamps + self._applied, now)
-        if first == len(stamps):
-            return self._place(samples, stamps, now)
-        before = self._place(samples[:first], stamps[:first], now)
-        self._held = [(samples[first:], stamps[first:], now)]
+        placed = []
+        while True:
+            first = self._misfit(stamps + self._applied, now)
+            placed.append(self._place(samples[:first], stamps[:first], now))
+            samples, stamps = samples[first:], stamps[first:]
+            misfits = len(stamps)
+            if misfits:
+                samples, stamps = self._once(samples, stamps)
+            if not len(stamps):
+                return _joined(*placed)
+            if len(stamps) == misfits:
+                break  # else what was sent twice was all that did not fit
+        self._held = [(samples, stamps, now)]
         self._since = now
         self.asks = True
-        return _joined(before, self._decide(now, unix))
+        return _joined(*placed, self._decide(now, unix))
 
     # -- the measured clock ------------------------------------------------------------------------------------------
 
@@ -279,19 +289,28 @@ class Stamps:
         lost, self._owed = lost + self._owed, 0
         return Placed(times, samples, lost)
 
-    def _repeats(self, samples: NDArray[Any], stamps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _once(self, samples: NDArray[Any], stamps: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """What does not fit or comes while samples wait, without what is certainly sent twice."""
+        if not len(stamps):
+            return samples, stamps
+        repeats = self._repeats(samples, stamps, in_order=False)
+        self.twice += int(repeats.sum())
+        return samples[~repeats], stamps[~repeats]
+
+    def _repeats(self, samples: NDArray[Any], stamps: NDArray[np.float64], in_order: bool = True) -> NDArray[np.bool_]:
         """Which samples are those of before again: the same stamp, to the microsecond, and the same values.
 
         Samples of a flat signal are alike, and where a packet has one stamp for all of them they are alike in both:
-        there they are told apart only by a stamp that goes back.
+        there they are told apart only by a stamp that goes back; not when that may be the clock, which is what it
+        means that they are not ``in_order``. What then is a repeat all the same is left out and counted as lost.
         """
         before = [
             (round(stamp, 6), row.tobytes())
-            for some, rows in self._recent
+            for some, rows in (*self._recent, *((when, some) for some, when, _ in self._held[-REPEATED:]))
             for stamp, row in zip(some[-REPEATED:].tolist(), rows[-REPEATED:], strict=True)
         ]
         ones = [(round(stamp, 6), row.tobytes()) for stamp, row in zip(stamps.tolist(), samples, strict=True)]
-        shared = len({stamp for stamp, _ in before}) < len(before)
+        shared = any(one == other for (one, _), (other, _) in itertools.pairwise(before))
         stamps_of: dict[bytes, set[float]] = {}
         for stamp, values in before + ones:
             stamps_of.setdefault(values, set()).add(stamp)
@@ -300,7 +319,7 @@ class Stamps:
         for index, one in enumerate(ones):
             stamp, values = one
             telling = not shared and len(stamps_of) > 1 and len(stamps_of[values]) == 1
-            goes_back = stamp < newest or (index > 0 and repeats[index - 1])
+            goes_back = in_order and (stamp < newest or (index > 0 and repeats[index - 1]))
             repeats[index] = one in known and (goes_back or telling)
             known.add(one)
             newest = max(newest, stamp)
@@ -422,6 +441,12 @@ class Stamps:
 
     def _by_arrival(self, samples: NDArray[Any], stamps: NDArray[np.float64], now: float, unix: float) -> Placed:
         assert self._clock is not None
+        if stamps[0] <= self._last[0]:  # false for the NaN before the first
+            twice = self._repeats(samples, stamps)
+            self.twice += int(twice.sum())
+            samples, stamps = samples[~twice], stamps[~twice]
+            if not len(stamps):
+                return Placed(stamps, samples)
         if math.isfinite(unix) and self._sensible_again(stamps, now, unix):
             # What arrives late was given out as later than it is, by as much: time has to be caught up with.
             begin = int(np.searchsorted(stamps + self._target(now, unix), self._newest - BACK))
@@ -434,12 +459,6 @@ class Stamps:
             self._applied, self._age = self._target(now, unix), math.inf
             self.notices.append("the stamps of the source make sense again and are used")
             return self._place(samples, stamps, now)
-        if stamps[0] <= self._last[0]:  # false for the NaN before the first
-            twice = self._repeats(samples, stamps)
-            self.twice += int(twice.sum())
-            samples, stamps = samples[~twice], stamps[~twice]
-            if not len(stamps):
-                return Placed(stamps, samples)
         if self._counted is None:
             steps = np.diff(stamps, prepend=self._last[0])
             passed = now - self._last[1]

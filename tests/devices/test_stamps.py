@@ -170,6 +170,51 @@ def test_packets_that_come_twice_are_given_once_also_while_samples_are_placed_by
     assert (play.stamps.twice, play.lost) == (3 * SIZE, 0)
 
 
+@pytest.mark.parametrize("jump", [0.0, 200_000.0, -10.0, 0.9, -0.9])
+@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.parametrize(("after", "back"), [(0, 1), (0, 12), (1, 2), (3, 2), (3, 10), (60, 5)])
+def test_a_packet_that_comes_twice_in_the_middle_of_a_jump_is_neither_given_nor_counted_as_lost_again(
+    jump, answers, after, back
+):
+    """``after`` so many packets of the new clock the one of ``back`` packets ago comes once more."""
+    lost = []
+    for twice in (False, True):
+        play = Play(answers=answers).run(5.0)
+        play.measured = -jump if answers else None
+        jumped = play.sent
+        if after:
+            play.run(after * SIZE / RATE, lambda true: true + jump)
+        if twice:
+            samples = np.arange(play.sent - back * SIZE, play.sent - (back - 1) * SIZE)
+            play.give(samples, 1000.0 + samples / RATE + jump * (samples >= jumped))
+        play.run(4.0, lambda true: true + jump)
+        play.check()
+        lost.append(play.lost)
+    assert play.stamps.twice == SIZE
+    assert lost[0] == lost[1]
+
+
+def test_a_flat_signal_that_comes_twice_in_the_middle_of_a_jump_is_not_lost_in_silence():
+    """Whether it came twice cannot be seen: what is left out is counted."""
+    play = Play().run(5.0)
+    play.measured = 10.0
+    given = 0
+
+    def flat(stamps):
+        placed = play.stamps.take(np.zeros((len(stamps), 1), np.float32), stamps, play.now, 0.0)
+        return len(placed.times) + placed.lost
+
+    for packet in range(100):
+        stamps = play.now + np.arange(SIZE) / RATE - 10.0
+        play.now += SIZE / RATE
+        given += flat(stamps)
+        if packet == 3:
+            given += flat(stamps - 5 * SIZE / RATE)
+        if play.stamps.asks:
+            play.stamps.measure(play.now + 0.005, 10.0)
+    assert 100 * SIZE <= given + play.stamps.twice <= 101 * SIZE
+
+
 def test_a_packet_out_of_order_is_left_out_and_counted_and_moves_nothing_else():
     play = Play().run(2.0)
     late = np.arange(play.sent, play.sent + SIZE)
