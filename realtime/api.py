@@ -27,9 +27,17 @@ HEART_COLUMNS = {
     "sd1": "SD1",
     "sd2": "SD2",
     "breathing": "breathing",
+    "pr": "PR",
+    "qrs": "QRS",
+    "qt": "QT",
+    "qtc": "QTc",
 }
+HEART_UNITS = ("bpm", "ms", "ms", "%", "ms^2", "ms^2", "", "ms", "ms", "1/min", "ms", "ms", "ms", "ms")
+INTERVAL_BEATS = {"pr_beats": "PR", "qrs_beats": "QRS", "qt_beats": "QT"}
+"""How many beats are behind an interval; those behind QT are behind QTc."""
 BODY_COLUMNS: dict[str, str] = {
-    **dict(zip(HEART_COLUMNS, ("bpm", "ms", "ms", "%", "ms^2", "ms^2", "", "ms", "ms", "1/min"), strict=True)),
+    **dict(zip(HEART_COLUMNS, HEART_UNITS, strict=True)),
+    **dict.fromkeys(INTERVAL_BEATS, "beats"),
     "corrected": "%",
     **dict.fromkeys(BANDS, "uV^2"),
     **{f"{band}_share": "%" for band in BANDS},
@@ -130,6 +138,8 @@ class Figure:
     reason: str = ""
     corrected: float = 0.0
     """Share of the beats of the window that are not normal, or not certain, and were left out."""
+    beats: int = 0
+    """Behind an interval: those in which its waves were seen, valid or not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,13 +182,18 @@ class Brain:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Body:
-    """Heart and rhythms at a whole second, ``time`` on the session clock. Once a second of signal."""
+    """Heart and rhythms at a whole second, ``time`` on the session clock. Once a second of signal.
+
+    The last one of a session is of the second that its end cut short: it decides of the last beats, has no ``brains``,
+    and only comes when there are such beats.
+    """
 
     time: float
     ecg: str
     """Key of the stream of the ECG; "" when there is none."""
     heart: dict[str, Figure]
-    """By name: HR, RMSSD, SDNN, pNN50, SD1, SD2, LF, HF, LF/HF, breathing. Empty without an ECG."""
+    """By name: HR, RMSSD, SDNN, pNN50, SD1, SD2, LF, HF, LF/HF, breathing, and PR, QRS, QT, QTc, which are medians over
+    the last beats; QTc after Fridericia. Empty without an ECG."""
     reason: str
     """Why ``heart`` is empty, in words."""
     remark: str
@@ -193,6 +208,7 @@ class Body:
     def values(self) -> tuple[float, ...]:
         """The figures in the order of `BODY_COLUMNS`; NaN where there is none."""
         figures = [figure.value if (figure := self.heart.get(name)) else math.nan for name in HEART_COLUMNS.values()]
+        figures += [one.beats if (one := self.heart.get(name)) else math.nan for name in INTERVAL_BEATS.values()]
         variability = self.heart.get("RMSSD")
         figures.append(100 * variability.corrected if variability and not variability.reason else math.nan)
         if not self.brains:

@@ -79,7 +79,7 @@ def _rhythm(
     curve = without_line(interpolate.CubicSpline(moments, steady)(inner))
     curve *= np.hanning(len(curve)) / max(float(curve.std()), 1e-12)
     spectrum = np.fft.rfft(curve - curve.mean(), FINE_SPECTRUM)
-    frequencies = np.arange(FINE_SPECTRUM // 2 + 1) * (BREATHING_RATE / FINE_SPECTRUM)
+    frequencies = np.linspace(0.0, BREATHING_RATE / 2, FINE_SPECTRUM // 2 + 1)
     inside = (frequencies >= BREATHING[0]) & (frequencies <= BREATHING[1])
     power = np.abs(spectrum[inside]) ** 2 * (2 / (BREATHING_RATE * len(curve)))
     return frequencies[inside], power

@@ -2,7 +2,8 @@
 
 What is reported at a second depends on the samples before it alone, and a second is reported when every source has
 passed it. So a replay of a record says what was said live, to the last bit, however the chunks are cut. Only a source
-that is `PATIENCE` behind another one is not waited for: until it has caught up, the others go on without it.
+that is `PATIENCE` behind another one is not waited for: until it has caught up, the others go on without it. What the
+end of a session decides is decided by the same samples in both.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -114,16 +115,31 @@ class _HeartPart:
             self._next += 1
         return reports
 
-    def _report(self, time: float) -> _HeartReport:
+    def _report(self, time: float, settled: int = SETTLED) -> _HeartReport:
         figures = {
-            name: Figure(one.value, one.unit, one.seconds, one.reason, one.corrected)
+            name: Figure(one.value, one.unit, one.seconds, one.reason, one.corrected, one.beats)
             for name, one in self._heart.measures(time).items()
         }
-        return _HeartReport(figures, self._intervals())
+        return _HeartReport(figures, self._intervals(settled))
 
-    def _intervals(self) -> NDArray[np.float64]:
-        """What was decided since the last call, as in `Body`."""
-        fresh = [beat for beat in self._heart.variability.beats[:-SETTLED] if beat.time > self._decided]
+    def finish(self, second: int) -> list[tuple[int, _HeartReport]]:
+        """Nothing follows: reports up to ``second``, the last of which decides of all beats; none when all are decided.
+
+        Figures are only given where the lead is not `PATIENCE` behind.
+        """
+        beats = self._heart.variability.beats
+        if self._next is None or not beats or beats[-1].time <= self._decided:
+            return []
+        if second - self._next > PATIENCE / HOP:
+            return [(second, _HeartReport({}, self._intervals(0)))]
+        reports = [(due, self._report(due * HOP)) for due in range(self._next, second)]
+        reports.append((second, self._report(second * HOP, 0)))
+        return reports
+
+    def _intervals(self, settled: int) -> NDArray[np.float64]:
+        """What was decided since the last call, as in `Body`, by the ``settled`` beats after each."""
+        beats = self._heart.variability.beats
+        fresh = [beat for beat in beats[: len(beats) - settled] if beat.time > self._decided]
         if not fresh:
             return np.zeros((0, 3))
         self._decided = fresh[-1].time
@@ -270,8 +286,23 @@ class Physiology:
         return found + self._bodies()
 
     def finish(self) -> list[Beats | Body]:
-        """Nothing follows: the seconds that at least one source has passed."""
-        return self._bodies(everything=True)
+        """Nothing follows: the seconds that at least one source has passed, and what is left to say of the last beats.
+
+        That is said with a `Body` of the second which the end cut short. Whoever asks again is told nothing new.
+        """
+        furthest = max((line.reached for line in self._lines), default=-math.inf)
+        cut_short = self._heart.finish(int(furthest) + 1) if self._heart is not None and furthest > -math.inf else []
+        self._late += [report.intervals for report in self._heart_line.take(cut_short, self._done)]
+        found = self._bodies(everything=True)
+        if cut_short and found and isinstance(found[-1], Body):
+            found[-1] = replace(found[-1], brains=())
+        return found
+
+    def silent(self, time: float, reason: str) -> Body:
+        """That there is nothing to be said at ``time``, and why."""
+        ecg = self._heart.stream.key if self._heart is not None else ""
+        brains = [_nothing(part.stream, reason) for part in self._brains]
+        return Body(time, ecg, {}, reason, "", np.zeros((0, 3)), (*brains, *self._refused))
 
     def reset(self) -> None:
         """Forget everything that came: from here on as new."""
@@ -313,11 +344,11 @@ class Physiology:
         if self._heart is not None:
             ecg, remark = self._heart.stream.key, self._heart.remark
             report = self._heart_line.at(second)
-            if report is None:
-                reason = f"{ecg}: {ABSENT}"
-            else:
+            if report is not None:
                 figures = report.figures
                 self._late.append(report.intervals)
+            if not figures:
+                reason = f"{ecg}: {ABSENT}"
             if self._late:
                 intervals, self._late = np.concatenate(self._late), []
         brains = [

@@ -63,14 +63,16 @@ Recordable = Item | Estimate | Body | Skipped | Alarmed | Unrecorded
 PHYSIOLOGY_MEANING = (
     "heart and brain rhythms at the time stamp, from the samples before it; NaN where a figure is not valid. Heart "
     "after Task Force 1996 (Circulation 93:1043): hr over 10 s; rmssd, pnn50 and sd1 over 60 s; sdnn, sd2, lf and hf "
-    "over up to 300 s; breathing over 60 s; corrected: share of the beats of 60 s that were left out. Bands delta 1-4, "
+    "over up to 300 s; breathing over 60 s; corrected: share of the beats of 60 s that were left out; pr, qrs and qt: "
+    "medians over the last 20 beats, of which pr_beats, qrs_beats and qt_beats had the waves; qtc: qt over the cube "
+    "root of the RR interval (Fridericia). Bands delta 1-4, "
     "theta 4-8, alpha 8-13, beta 13-30, gamma 30-45 Hz over 4 s, means over the valid electrodes; shares are of "
     "1-45 Hz; asymmetry: ln alpha right - ln alpha left of the first frontal pair that there is; alpha_peak and slope "
     "over 30 s, medians"
 )
 BEATS_MEANING = (
     "one sample a heartbeat, at its R peak: the RR interval that ends there, NaN after a gap; normal is 0 where it was "
-    "left out because one of its beats is not normal or not certain; the last beats of a session are not decided"
+    "left out because one of its beats is not normal or not certain"
 )
 
 

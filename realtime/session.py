@@ -86,6 +86,9 @@ Told = TypeVar("Told")
 READER_PATIENCE = 5.0
 POLL = 0.05
 REPORT = 0.25
+PHYSIOLOGY_PAUSE, PHYSIOLOGY_LONGEST = 5.0, 300.0
+"""Seconds of signal for which heart and rhythms rest when their analysis has failed, doubled each time up to the second
+value; after that long without a failure the next pause is the first again."""
 KEYBOARD = StreamInfo(key="keyboard", kind="markers", channels=("marker",), rate=0.0, unit="", name="insula markers")
 """The researcher's own markers, a stream of every live session."""
 
@@ -143,6 +146,9 @@ class Session:
         self._follow: dict[str, Callable[[Estimate], None]] = {}
         self._follow_body: dict[str, Callable[[Body], None]] = {}
         self._physiology: Physiology | None = None
+        self._wants_physiology = False
+        self._physiology_pause = PHYSIOLOGY_PAUSE
+        self._physiology_since: dict[str, float] = {}
         self._linger = linger
         self._told = told
         own = (KEYBOARD,) if self._live else ()
@@ -150,8 +156,8 @@ class Session:
         self.streams = streams + own
         self._kinds = {info.key: info.kind for info in self.streams}
         self._windower = Windower(model.bundle.manifest.window if model else WindowSpec(inputs=()), self.streams)
-        rates = {info.key: info.rate for info in self.streams if info.rate}
-        self._inbox = Inbox(rates, waits=not self._live)
+        self._rates = {info.key: info.rate for info in self.streams if info.rate}
+        self._inbox = Inbox(self._rates, waits=not self._live)
         self._slot = Slot(waits=not self._live)
         self._thinners = {info.key: Thinner(info) for info in self.streams if info.rate} if server else {}
         self._meters = {info.key: Meter(info) for info in self.streams}
@@ -474,15 +480,17 @@ class Session:
                 self._keep(item.stream, item)
                 self._meters[item.stream].take(item)
             case Notice(stream=stream, text=text):
-                item = Notice(stream, item.time if math.isfinite(item.time) else self._now(), one_line(text))
-                self._entry(item)  # no replay gives notices: none is a repetition
-                self._note(Noted(item.time, f"{stream}: {item.text}" if stream else item.text))
+                self._say(Notice(stream, item.time if math.isfinite(item.time) else self._now(), one_line(text)))
             case Tick():
                 self._tick(item)
             case Rewind():
                 self._start_over()
             case End():
                 self._ended += 1
+
+    def _say(self, notice: Notice) -> None:
+        self._entry(notice)  # no replay gives notices: none is a repetition
+        self._note(Noted(notice.time, f"{notice.stream}: {notice.text}" if notice.stream else notice.text))
 
     def _tick(self, tick: Tick) -> None:
         if windows := self._windower.tick(tick.time):
@@ -516,22 +524,50 @@ class Session:
 
     def _begin_physiology(self) -> None:
         """Heart and rhythms, when anybody wants to know."""
-        if self._server is None and self._make_recorder is None and not self._follow_body:
-            return
+        self._wants_physiology = bool(self._server or self._make_recorder or self._follow_body)
+        if self._wants_physiology:
+            self._make_physiology()
+
+    def _make_physiology(self) -> None:
         try:
             self._physiology = Physiology(self.streams, self._windower.picked)
         except Exception as error:  # noqa: BLE001  (signals and record are worth going on for)
             self._lose_physiology(error)
 
     def _lose_physiology(self, error: Exception) -> None:
-        self._physiology = None
+        """Without heart and rhythms for a while. It is told in signal, not by a clock: a replay fails and begins anew
+        where the session did, and a clock that leaps moves nothing."""
+        if max(self._physiology_since.values(), default=0.0) >= PHYSIOLOGY_LONGEST:
+            self._physiology_pause = PHYSIOLOGY_PAUSE
+        reason = f"their analysis failed ({type(error).__name__}: {one_line(str(error))})"
         self._alarms["physiology"] = (
-            f"heart and rhythms: their analysis failed ({type(error).__name__}: {error}); they are not given any more, "
-            "everything else goes on"
+            f"heart and rhythms: {reason}; tried again after {self._physiology_pause:.0f} s, all else goes on"
         )
+        if self._physiology is not None:
+            self._publish(self._physiology.silent(self._now(), f"heart and rhythms: {reason}"))
+        self._physiology = None
+        self._physiology_since.clear()
+
+    def _revive_physiology(self) -> None:
+        """From nothing, once the pause is over."""
+        if max(self._physiology_since.values(), default=0.0) < self._physiology_pause:
+            return
+        rested, self._physiology_pause = self._physiology_pause, min(2 * self._physiology_pause, PHYSIOLOGY_LONGEST)
+        self._physiology_since.clear()
+        self._make_physiology()
+        if self._physiology is not None:
+            self._settle("physiology")
+            self._say(Notice("", self._now(), f"heart and rhythms: begun anew after {rested:.0f} s, from nothing"))
 
     def _observe(self, chunk: Chunk | None) -> None:
         """What ``chunk``, or None for the end, says of heart and rhythms: shown, recorded and passed on."""
+        if not self._wants_physiology:
+            return
+        if chunk is not None and (rate := self._rates.get(chunk.stream)):
+            since = self._physiology_since.get(chunk.stream, 0.0) + len(chunk.times) / rate
+            self._physiology_since[chunk.stream] = since
+            if self._physiology is None:
+                self._revive_physiology()
         if self._physiology is None:
             return
         try:
@@ -556,8 +592,14 @@ class Session:
 
     def _start_over(self) -> None:
         self._windower.reset()
+        self._physiology_since.clear()
+        self._physiology_pause = PHYSIOLOGY_PAUSE
         if self._physiology is not None:
             self._physiology.reset()
+        elif self._wants_physiology:  # it may fail where it failed, but not before
+            self._make_physiology()
+            if self._physiology is not None:
+                self._settle("physiology")
         self._slot.offer(None)
         self._slot.settle()  # no estimate of before may follow what is cleared now
         self._repeated = self._kept.copy()

@@ -12,6 +12,7 @@ from devices.api import Chunk, StreamInfo
 from models.api import InputSpec, WindowSpec
 from realtime import bandpower, hrv
 from realtime.api import BANDS, BODY_COLUMNS, HEART_COLUMNS, Beats, Body
+from realtime.heart import INTERVALS
 from realtime.physiology import PATIENCE, Physiology
 from realtime.sources import choose
 
@@ -89,8 +90,8 @@ def whole():
 def test_a_session_has_heart_and_rhythms_once_a_second(whole):
     bodies, beats = whole
     assert [body.time for body in bodies] == list(range(501, 501 + len(bodies)))
-    assert len(bodies) == 70
-    last = bodies[-1]
+    assert len(bodies) == 71  # the last second is cut short
+    last = bodies[-2]
     assert value(last, "hr") == pytest.approx(60 / 0.81, rel=0.01)
     assert last.heart["HR"].unit == "bpm"
     assert value(last, "rmssd") == pytest.approx(40 / math.sqrt(2), rel=0.08)
@@ -118,12 +119,39 @@ def test_every_beat_is_told_once_with_its_interval_and_a_premature_one_is_left_o
     bodies, beats = run(Physiology([STRAP]), merged(cut(STRAP, samples, [73])))
     rows = np.concatenate([body.intervals for body in bodies])
     times = np.concatenate([one.times for one in beats])
-    np.testing.assert_array_equal(rows[:, 0], times[: len(rows)])
-    assert len(times) - len(rows) <= 5  # of the newest it is not decided yet
+    np.testing.assert_array_equal(rows[:, 0], times)
     assert math.isnan(rows[0, 1])
     np.testing.assert_allclose(rows[1:, 1], np.diff(rows[:, 0]), rtol=1e-12)
     assert rows[1:, 2].tolist() == [float(i not in (40, 41)) for i in range(1, len(rows))]
     assert 0 < value(bodies[-1], "corrected") < 5
+
+
+def test_the_end_decides_of_the_last_beats_once_and_has_no_rhythms_of_a_second_that_is_not_whole():
+    physiology = Physiology([CAP, STRAP])
+    before = [
+        update
+        for chunk in merged(cut(CAP, eeg(20), [25]), cut(STRAP, ecg(20), [73]))
+        for update in physiology.push(chunk)
+    ]
+    end = physiology.finish()
+    assert physiology.finish() == []
+    bodies = [update for update in before if isinstance(update, Body)]
+    beats = np.concatenate([update.times for update in before if isinstance(update, Beats)])
+    rows = np.concatenate([body.intervals for body in bodies])
+    assert 3 <= len(beats) - len(rows) <= 5
+    np.testing.assert_array_equal(np.concatenate([rows[:, 0], *(body.intervals[:, 0] for body in end)]), beats)
+    assert [body.time for body in (*bodies, *end)] == list(range(501, 522))
+    assert end[-1].brains == ()
+    assert end[-1].intervals[:, 2].tolist() == [1.0] * len(end[-1].intervals)
+    assert value(end[-1], "hr") == pytest.approx(60 / 0.81, rel=0.02)
+
+
+def test_a_strap_that_was_gone_before_the_end_has_its_last_beats_decided_and_no_figures():
+    bodies, beats = run(Physiology([CAP, STRAP]), merged(cut(CAP, eeg(30), [25]), cut(STRAP, ecg(20), [73])))
+    rows = np.concatenate([body.intervals for body in bodies])
+    np.testing.assert_array_equal(rows[:, 0], np.concatenate([one.times for one in beats]))
+    assert bodies[-1].reason == "strap: no samples, or more than 3 s late"
+    assert len(bodies[-1].intervals) >= 3
 
 
 @pytest.mark.parametrize("sizes", [([1], [1]), ([7, 300, 64], [13]), ([500], [260]), ([250, 3], [72, 74])])
@@ -178,7 +206,7 @@ def test_an_ecg_lead_of_the_amplifier_is_followed_and_is_no_eeg():
     samples = np.concatenate([eeg(20, channels=2), ecg(20, 250.0)], axis=1)
     bodies, beats = run(Physiology([both]), merged(cut(both, samples, [40])))
     assert value(bodies[-1], "hr") == pytest.approx(60 / 0.81, rel=0.01)
-    assert bodies[-1].brains[0].averaged == 2
+    assert bodies[-2].brains[0].averaged == 2
     assert beats[0].channel == "ECG"
 
 
@@ -197,7 +225,7 @@ def test_millivolts_are_microvolts_times_a_thousand_and_an_unknown_unit_gives_no
         ]
         chunks = merged(cut(streams[0], factor * eeg(20), [25]), cut(streams[1], factor * ecg(20), [73]))
         bodies, beats = run(Physiology(streams), chunks)
-        return bodies[-1], np.concatenate([one.amplitudes for one in beats])
+        return bodies[-2], np.concatenate([one.amplitudes for one in beats])
 
     known, heights = last("uV", 1.0)
     small, same = last("mV", 1e-3)
@@ -224,8 +252,8 @@ def test_a_stream_that_cannot_have_rhythms_is_refused_in_words(changes, words):
     odd = StreamInfo(**({"key": "cap", "kind": "eeg", "channels": ("Cz",), "rate": 250.0, "unit": "uV"} | changes))
     physiology = Physiology([odd, STRAP])
     bodies, _ = run(physiology, merged(cut(STRAP, ecg(6), [73])))
-    assert words in bodies[-1].brains[0].reason
-    assert math.isnan(value(bodies[-1], "alpha"))
+    assert words in bodies[-2].brains[0].reason
+    assert math.isnan(value(bodies[-2], "alpha"))
 
 
 def test_an_ecg_at_a_rate_without_r_peaks_is_refused_in_words():
@@ -237,9 +265,30 @@ def test_an_ecg_at_a_rate_without_r_peaks_is_refused_in_words():
 
 def test_the_names_that_a_screen_uses_are_those_of_the_analysis():
     assert tuple(bandpower.BANDS) == BANDS
-    assert set(HEART_COLUMNS.values()) == {*hrv.KINDS, "breathing"}
+    body = run(Physiology([STRAP]), merged(cut(STRAP, ecg(12), [73])))[0][-1]
+    assert set(HEART_COLUMNS.values()) == {*hrv.KINDS, "breathing", *INTERVALS} == set(body.heart)
+    assert len(body.values()) == len(BODY_COLUMNS)
     body = run(Physiology([CAP]), merged(cut(CAP, eeg(2), [25])))[0][-1]
     assert len(body.values()) == len(BODY_COLUMNS)
+
+
+def test_intervals_of_the_waves_are_given_with_the_beats_behind_them():
+    bodies, _ = run(Physiology([STRAP]), merged(cut(STRAP, ecg(30), [73])))
+    last = bodies[-1]
+    assert 100 < value(last, "pr") < 200
+    assert 40 < value(last, "qrs") < 100
+    assert value(last, "qtc") == pytest.approx(value(last, "qt") / 0.81 ** (1 / 3), rel=0.02)
+    assert (value(last, "qrs_beats"), value(last, "qt_beats")) == (20, 20)
+    assert last.heart["QT"].unit == "ms"
+    early = next(body for body in bodies if body.heart["QT"].beats > 0)
+    assert math.isnan(value(early, "qt"))
+    assert "QT needs 8" in early.heart["QT"].reason
+
+
+def test_silence_says_why_of_heart_and_rhythms():
+    body = Physiology([CAP, STRAP]).silent(600.5, "it failed")
+    assert (body.ecg, body.reason, body.brains[0].reason) == ("strap", "it failed", "it failed")
+    assert np.isnan(body.values()).all()
 
 
 def test_a_source_that_is_always_late_costs_its_figures_but_no_beat_and_no_memory():
@@ -247,9 +296,9 @@ def test_a_source_that_is_always_late_costs_its_figures_but_no_beat_and_no_memor
     bodies, beats = run(Physiology([CAP, STRAP]), chunks)
     during = [body for body in bodies if body.time < 560]
     assert not any(body.heart for body in during)
-    assert all(np.isfinite(body.brains[0].shares).all() for body in bodies[5:])
+    assert all(np.isfinite(body.brains[0].shares).all() for body in bodies[5:-1])
     rows = np.concatenate([body.intervals for body in bodies])
-    np.testing.assert_array_equal(rows[:, 0], np.concatenate([one.times for one in beats])[: len(rows)])
+    np.testing.assert_array_equal(rows[:, 0], np.concatenate([one.times for one in beats]))
     assert len(rows) > 70
 
 

@@ -751,6 +751,76 @@ def test_a_fault_of_the_physiology_costs_its_figures_alone(tmp_path, monkeypatch
         assert len(file.read(rows)[0]) >= 2
 
 
+def replayed_with_faults(monkeypatch, faulty, *, stop, path=None):
+    """A replay whose analysis of heart and rhythms fails while ``faulty`` (seconds since its start) says so: the
+    seconds of the bodies, the notices, how often it failed and the summary."""
+    push, failures, bodies, noted = Physiology.push, [], [], []
+    device = XdfReplay(DEMO, stop=stop, speed=math.inf)
+
+    def failing(self, chunk):
+        if faulty(chunk.times[-1] - device.start):
+            failures.append(chunk.times[-1] - device.start)
+            raise RuntimeError("no such\nbeat")
+        return push(self, chunk)
+
+    monkeypatch.setattr(Physiology, "push", failing)
+    recorder = records_to(path) if path else None
+    session = Session([device], None, title="test", clock=lsl_clock, recorder=recorder, told=noted.append)
+    session.follow_body("list", bodies.append)
+    summary = session.run()
+    begun = [one for one in noted if "begun anew" in one.text]
+    return [body.time - device.start for body in bodies], bodies, begun, failures, summary
+
+
+def test_heart_and_rhythms_begin_anew_after_a_fault_and_the_record_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "r.xdf"
+    seconds, bodies, begun, failures, summary = replayed_with_faults(
+        monkeypatch, lambda at: 20.0 < at < 20.5, stop=60, path=path
+    )
+    assert len(failures) == 1  # it rests for 5 s, and the fault has passed by then
+    away = [second for second in seconds if 20.5 < second < 25.0]
+    assert away == []
+    assert max(second for second in seconds if second < 21) >= 19
+    again = [body for second, body in zip(seconds, bodies, strict=True) if second > 25]
+    assert len(again) > 30
+    assert "s of beats so far" in again[0].heart["HR"].reason  # nothing is left of what failed
+    assert math.isfinite(again[-1].heart["HR"].value)
+    assert [one.text for one in begun] == ["heart and rhythms: begun anew after 5 s, from nothing"]
+    assert any("begun anew after 5 s" in text for text in events(path) if text.startswith("note "))
+    assert "their analysis failed (RuntimeError: no such beat)" in summary.problem
+
+
+def test_a_fault_of_the_physiology_that_stays_is_tried_less_and_less_often(monkeypatch):
+    seconds, _, begun, failures, _ = replayed_with_faults(monkeypatch, lambda at: at > 10.0, stop=120)
+    assert len(failures) == 5
+    np.testing.assert_allclose(np.diff(failures), [5, 10, 20, 40], atol=0.5)
+    assert [int(one.text.split()[-4]) for one in begun] == [5, 10, 20, 40]
+    assert max(seconds) < 11
+
+
+def test_pauses_are_short_again_once_the_physiology_has_gone_well_for_long(monkeypatch):
+    monkeypatch.setattr("realtime.session.PHYSIOLOGY_LONGEST", 20.0)
+    _, _, begun, _, _ = replayed_with_faults(monkeypatch, lambda at: 10.0 < at < 16.0 or 60.0 < at < 60.5, stop=80)
+    assert [int(one.text.split()[-4]) for one in begun] == [5, 10, 5]
+
+
+def test_a_dashboard_is_told_why_there_is_no_heart_while_its_analysis_rests(monkeypatch):
+    monkeypatch.setattr(Physiology, "push", lambda *_: 1 / 0)
+    amplifier, bodies = Amplifier(), []
+    with Server() as server:
+        client = Client.attach(server.address)
+        session = Session([amplifier], None, title="test", clock=lsl_clock, server=server)
+
+        def told(_) -> bool:
+            bodies.extend(update for update in client.poll() if isinstance(update, Body))
+            return bool(bodies)
+
+        play(session, alarmed("heart and rhythms: their analysis failed (ZeroDivisionError"), told)
+        client.close()
+    assert "ZeroDivisionError" in bodies[0].reason
+    assert "ZeroDivisionError" in bodies[0].brains[0].reason
+
+
 def test_a_terminal_that_is_closed_costs_its_lines_and_nothing_of_the_record(tmp_path):
     amplifier, path = Amplifier(), tmp_path / "r.xdf"
     looked: list = []
