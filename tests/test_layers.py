@@ -17,7 +17,10 @@ MAY_IMPORT = {
     "offline_training": {"offline_training", "realtime", "models", "devices"},
 }
 WRAPPED = {  # library: the files (or folders) that may import it
-    "torch": ("models/encoders/", "models/fusion.py", "models/runtimes/pytorch.py", "offline_training/"),
+    "torch": (
+        *("models/encoders/", "models/fusion.py", "models/masking.py", "models/runtimes/pytorch.py"),
+        "offline_training/",
+    ),
     "PySide6": ("gui/",),
     "pyqtgraph": ("gui/",),
     "bleak": ("devices/polar.py",),
