@@ -34,8 +34,7 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.exc import BleakBluetoothNotAvailableError, BleakError
 
-from devices.api import Chunk, Clock, DeviceError, Events, Found, Item, Notice, StreamInfo
-from devices.clock import DeviceClock
+from devices.api import Chunk, DeviceError, Events, Found, Item, Notice, StreamInfo
 from devices.lsl import lsl_clock
 from devices.polar_frames import (
     ALREADY_IN_STATE,
@@ -43,13 +42,9 @@ from devices.polar_frames import (
     RATE,
     RESOLUTION,
     SAMPLE_RATE,
-    SECOND,
     Answer,
-    Order,
-    Ordered,
-    Packet,
+    Frames,
     decode_beats,
-    decode_ecg,
     offers_ecg,
     parse_answer,
     rr_times,
@@ -73,7 +68,6 @@ FAULTS = (BleakError, OSError, TimeoutError, EOFError)
 LOW_BATTERY = 20
 FORGIVEN = 60.0
 """Seconds without a refused notification after which they are no longer a problem."""
-CLOCK_INTERVAL = 5.0
 WAITING = 4000
 """Items that wait for the reader at most, some twenty minutes; then the oldest goes, its samples counted as lost."""
 LONGEST_DELAY = 10.0
@@ -169,7 +163,7 @@ class PolarDevice:
         self._thread = thread
         self._radio = radio
         self._now = clock
-        self._delay, self._delay_sd = delay, delay_sd
+        self._delay = delay
         plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:40]
         source = f"polar:{_call(strap)}"
         if delay or delay_sd:
@@ -193,17 +187,13 @@ class PolarDevice:
         self._kept: Future[None] | None = None
         self._failure: BaseException | None = None
         # What follows belongs to the thread of the loop.
-        self._clock = DeviceClock()
-        self._order = Order()
+        self._frames = Frames(self._ecg.key, delay, delay_sd)
         self._state = self._doubt = self._warning = ""
-        self._given_at = math.nan
-        self._measured = -math.inf
         self._last_beat = -math.inf
         self._refused = 0
         self._refused_at = -math.inf
         self._heard = 0.0
         self._streaming = False
-        self._away_since: float | None = None
         self._contact: bool | None = None
         self._warned_at = 101
         self._answers: asyncio.Queue[bytes] = asyncio.Queue(8)
@@ -289,10 +279,10 @@ class PolarDevice:
                         return
                 now = self._now()
                 if self._streaming:
-                    self._give_all(self._order.flush())
+                    self._give(self._frames.flush())
                     self._streaming = False
                     attempt = 0
-                    self._away_since = self._given_at
+                    self._frames.leave()
                     self._say(f"strap lost: {why}", now)
                 pause = self._radio.pauses[min(attempt, len(self._radio.pauses) - 1)]
                 attempt += 1
@@ -324,7 +314,7 @@ class PolarDevice:
         except TimeoutError:
             raise _LostError(f"it does not let itself be connected in {radio.connect:g} s") from None
         try:
-            self._order.link()
+            self._frames.link()
             self._heard = asyncio.get_running_loop().time()
             await self._describe(client)
             await self._begin(client)
@@ -471,21 +461,18 @@ class PolarDevice:
     def _on_data(self, _: object, value: bytearray) -> None:
         arrival = self._now()
         try:
-            stamp, samples = decode_ecg(bytes(value))
-            packet = Packet(stamp, samples, arrival)
-            if refusal := self._order.refusal(packet):
-                raise ValueError(refusal)
+            items = self._frames.take(bytes(value), arrival)
         except ValueError as error:
             self._refuse(error)
             return
         self._heard = asyncio.get_running_loop().time()
-        self._give_all(self._order.put(packet))
+        self._give(items)
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-        if self._order.held is not None:
+        if self._frames.holds:
             self._flush = asyncio.get_running_loop().call_later(
-                self._radio.hold, lambda: self._give_all(self._order.flush())
+                self._radio.hold, lambda: self._give(self._frames.flush())
             )
 
     def _refuse(self, error: ValueError) -> None:
@@ -498,41 +485,12 @@ class PolarDevice:
         if self._refused == 1:
             self._say(f"refused {error}", self._now())  # samples that were in it are said to be lost in their turn
 
-    def _give_all(self, packets: Sequence[Ordered]) -> None:
-        for packet in packets:
-            self._give(packet)
-
-    def _give(self, ordered: Ordered) -> None:
-        """One packet in its place becomes a chunk on the session clock."""
-        before = self._clock.resets
-        self._clock.update(float(ordered.times[-1]), ordered.packet.arrival)
-        times = self._clock.to_session(ordered.times) - self._delay
-        lost, jumped = ordered.lost, self._clock.resets > before
-        if ordered.anew or (jumped and lost):
-            # The strap's clock does not reach over the hole; the session's does, as exactly as a packet arrives.
-            lost = max(round((float(times[0]) - self._given_at) * RATE) - 1, 0)
-        if (
-            times[0] <= self._given_at
-        ):  # the packets before came seconds late, as only this one tells: order comes first
-            times = np.maximum(times, self._given_at + np.arange(1, len(times) + 1) * 1e-6)
-        if ordered.anew or jumped:
-            self._say("the clock of the strap began anew" if ordered.anew else "a clock has jumped", float(times[0]))
-        if self._away_since is not None:
-            away = float(times[0]) - self._away_since
-            self._say(f"strap back after {away:.1f} s, {lost} samples lost", float(times[0]))
-            self._away_since = None
-        elif lost:
-            self._say(f"{lost} samples of ECG lost ({lost / RATE:.2f} s)", float(times[0]))
-        self._streaming = True
-        self._state = ""
-        self._given_at = float(times[-1])
-        self._put(Chunk(self._ecg.key, times, ordered.packet.samples[:, None], lost))
-        if self._given_at - self._measured >= CLOCK_INTERVAL or self._given_at < self._measured:
-            self._measured = self._given_at
-            assert self._order.zero is not None
-            offset = self._clock.offset - self._order.zero / SECOND - self._delay
-            sd = math.hypot(self._clock.uncertainty, self._delay_sd)
-            self._put(Clock(self._ecg.key, self._given_at, offset, sd, self._clock.residual))
+    def _give(self, items: Sequence[Item]) -> None:
+        if items:
+            self._streaming = True
+            self._state = ""
+        for item in items:
+            self._put(item)
 
     def _say(self, text: str, time: float) -> None:
         self._put(Notice(self._ecg.key, time, text))

@@ -1,4 +1,5 @@
-"""The bytes of a Polar H10 strap: what its notifications and answers say, and the order of its packets. No Bluetooth.
+"""The bytes of a Polar H10 strap: what its notifications and answers say, the order of its packets, and what becomes of
+them on the session clock. No Bluetooth.
 
 After Polar's public description of its measurement service (polar-ble-sdk, ``technical_documentation``) and the heart
 rate service 1.0 of the Bluetooth SIG. Everything here is untrusted: what does not fit is refused in words.
@@ -6,6 +7,7 @@ rate service 1.0 of the Bluetooth SIG. Everything here is untrusted: what does n
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from collections.abc import Sequence
@@ -13,6 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from devices.api import Chunk, Clock, Item, Notice
+from devices.clock import DeviceClock
 
 ECG = 0
 """Type of measurement on the control point and in the frames."""
@@ -50,6 +55,8 @@ BACKWARD = 3 * SECOND
 AHEAD = 10.0
 """Seconds. A stamp that runs so far ahead of the arrivals is of a clock that was set; or the link had stalled for as
 long: in either case the session clock knows better what is missing."""
+CLOCK_INTERVAL = 5.0
+"""Seconds between two `Clock`s."""
 FEW = 4
 """Samples by which a packet may seem longer or shorter than it is: rates are between 128 and 131 Hz."""
 REMEMBERED = 64
@@ -301,6 +308,84 @@ class Order:
         self._linked = True
         times = ((start - self.zero) + step * np.arange(count)) / SECOND
         return Ordered(packet, times, lost, anew)
+
+
+class Frames:
+    """ECG notifications in, items of the session out: samples in order, what is missing counted, stamped by the strap's
+    clock laid on the session's. Pure: arrivals are arguments. Used from one thread.
+
+    ``delay`` seconds, known to ``delay_sd``, are subtracted from every stamp.
+    """
+
+    def __init__(self, stream: str, delay: float = 0.0, delay_sd: float = 0.0) -> None:
+        self._stream = stream
+        self._delay, self._delay_sd = delay, delay_sd
+        self._clock = DeviceClock()
+        self._order = Order()
+        self._given_at = math.nan
+        self._measured = -math.inf
+        self._away_since: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether a packet is held back, in case one that is missing before it comes late; until `flush`."""
+        return self._order.held is not None
+
+    def link(self) -> None:
+        """A new connection."""
+        self._order.link()
+
+    def leave(self) -> None:
+        """The strap is lost since the last sample: the next one is said to be of a strap that is back."""
+        self._away_since = self._given_at
+
+    def take(self, frame: bytes, arrival: float) -> list[Item]:
+        """What can be given out now that a notification has come, at ``arrival`` on the session clock.
+
+        Raises ValueError in words when it is none of ECG, or cannot be whole.
+        """
+        stamp, samples = decode_ecg(frame)
+        packet = Packet(stamp, samples, arrival)
+        if refusal := self._order.refusal(packet):
+            raise ValueError(refusal)
+        return [item for ordered in self._order.put(packet) for item in self._items(ordered)]
+
+    def flush(self) -> list[Item]:
+        """What was held back, with the hole before it counted as lost."""
+        return [item for ordered in self._order.flush() for item in self._items(ordered)]
+
+    def _items(self, ordered: Ordered) -> list[Item]:
+        """One packet in its place: what is to be said of it, its chunk, and now and then the clock."""
+        before = self._clock.resets
+        self._clock.update(float(ordered.times[-1]), ordered.packet.arrival)
+        times = self._clock.to_session(ordered.times) - self._delay
+        lost, jumped = ordered.lost, self._clock.resets > before
+        if ordered.anew or (jumped and lost):
+            # The strap's clock does not reach over the hole; the session's does, as exactly as a packet arrives.
+            lost = max(round((float(times[0]) - self._given_at) * RATE) - 1, 0)
+        if times[0] <= self._given_at:
+            # The packets before came seconds late, as only this one tells: order comes first.
+            times = np.maximum(times, self._given_at + np.arange(1, len(times) + 1) * 1e-6)
+        begin = float(times[0])
+        items: list[Item] = []
+        if ordered.anew or jumped:
+            text = "the clock of the strap began anew" if ordered.anew else "a clock has jumped"
+            items.append(Notice(self._stream, begin, text))
+        if self._away_since is not None:
+            text = f"strap back after {begin - self._away_since:.1f} s, {lost} samples lost"
+            items.append(Notice(self._stream, begin, text))
+            self._away_since = None
+        elif lost:
+            items.append(Notice(self._stream, begin, f"{lost} samples of ECG lost ({lost / RATE:.2f} s)"))
+        self._given_at = float(times[-1])
+        items.append(Chunk(self._stream, times, ordered.packet.samples[:, None], lost))
+        if self._given_at - self._measured >= CLOCK_INTERVAL or self._given_at < self._measured:
+            self._measured = self._given_at
+            assert self._order.zero is not None
+            offset = self._clock.offset - self._order.zero / SECOND - self._delay
+            sd = math.hypot(self._clock.uncertainty, self._delay_sd)
+            items.append(Clock(self._stream, self._given_at, offset, sd, self._clock.residual))
+        return items
 
 
 def rr_times(arrival: float, rr_ms: Sequence[float]) -> list[float]:

@@ -233,7 +233,7 @@ def test_three_minutes_with_jitter_loss_and_disorder_are_stamped_well_and_counte
     packets += [(arrival[number] + 0.1, number) for number in range(count) if fate[number] > 0.98]
     for now, number in sorted(packets):
         worn.at(now, Y2026 + (number + 1) * PACKET, number)
-    worn.device._thread._loop.call_soon_threadsafe(lambda: worn.device._give_all(worn.device._order.flush()))
+    worn.device._thread._loop.call_soon_threadsafe(lambda: worn.device._give(worn.device._frames.flush()))
     worn.until(lambda: worn.values()[-1] == samples_of(count - 1)[-1])
     values, times = worn.values(), worn.times()
     missing = int((fate <= 0.02).sum()) * 73
