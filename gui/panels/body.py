@@ -1,4 +1,5 @@
-"""Heart and brain: heart rate, its variability with window and beats left out, RR intervals, band powers."""
+"""Heart and brain: heart rate, its variability with window and beats left out, intervals of the waves, RR intervals,
+band powers."""
 
 from __future__ import annotations
 
@@ -21,6 +22,12 @@ KEPT = 600
 VARIABILITY = {
     "RMSSD": "How much the RR interval changes from beat to beat",
     "SDNN": "How much the RR intervals of the window differ",
+}
+INTERVALS = {
+    "PR": "From the begin of P to the begin of QRS",
+    "QRS": "Duration of QRS",
+    "QT": "From the begin of QRS to the end of T",
+    "QTc": "QT divided by the cube root of the RR interval in seconds (Fridericia)",
 }
 FURTHER = ("LF/HF", "breathing")
 HEIGHT = 196
@@ -53,7 +60,12 @@ class Panel(look.Card):
         left = QVBoxLayout(self.heart)
         left.setContentsMargins(0, 0, 0, 0)
         left.setSpacing(2)
-        left.addWidget(look.label("Heart", "heading"))
+        heading = QHBoxLayout()
+        heading.addWidget(look.label("Heart", "heading"))
+        heading.addStretch(1)
+        self.interval_beats = look.label("", "muted")
+        heading.addWidget(self.interval_beats)
+        left.addLayout(heading)
         top = QHBoxLayout()
         top.setSpacing(6)
         self.rate = look.label("–", "big")
@@ -64,6 +76,18 @@ class Panel(look.Card):
         top.addWidget(self.rate)
         top.addWidget(look.label("bpm", "spread"), 0, Qt.AlignmentFlag.AlignBottom)
         top.addStretch(1)
+        waves = QGridLayout()
+        waves.setHorizontalSpacing(8)
+        waves.setVerticalSpacing(0)
+        self.interval_values: dict[str, QLabel] = {}
+        for row, name in enumerate(INTERVALS):
+            value = look.label("–", "muted")
+            value.setStyleSheet(f"color: {look.theme.text};")
+            value.setAlignment(Qt.AlignmentFlag.AlignRight)
+            waves.addWidget(look.label(name, "muted"), row, 0)
+            waves.addWidget(value, row, 1)
+            self.interval_values[name] = value
+        top.addLayout(waves)
         left.addLayout(top)
         self.grid = QGridLayout()
         self.grid.setHorizontalSpacing(8)
@@ -143,6 +167,7 @@ class Panel(look.Card):
 
         self.start = 0.0
         self.newest: Body | None = None
+        self.brains: tuple[Brain, ...] = ()
         self.intervals: deque[tuple[float, float, bool]] = deque(maxlen=KEPT)
         self.ceiling = 100.0
         self.limits = (500.0, 1200.0)
@@ -156,7 +181,8 @@ class Panel(look.Card):
                 self.forget()
             case Body():
                 self.newest = update
-                if self.intervals and update.time < self.intervals[-1][0] - 60.0:
+                self.brains = update.brains or self.brains  # the last second of a session, cut short, has none
+                if self.intervals and update.time - self.start < self.intervals[-1][0] - 60.0:
                     self.intervals.clear()  # the clock was set back
                 for time, seconds, normal in update.intervals.tolist():
                     self.intervals.append((time - self.start, 1000 * seconds, bool(normal)))
@@ -168,6 +194,7 @@ class Panel(look.Card):
 
     def forget(self) -> None:
         self.newest = None
+        self.brains = ()
         self.intervals.clear()
 
     def refresh(self) -> None:
@@ -176,9 +203,8 @@ class Panel(look.Card):
         self.dirty = False
         self.write_heart()
         self.draw_intervals()
-        brains = self.newest.brains if self.newest is not None else ()
-        self.brain.setVisible(bool(brains) or self.newest is None)
-        self.write_brain(brains[0] if brains else None)
+        self.brain.setVisible(bool(self.brains) or self.newest is None)
+        self.write_brain(self.brains[0] if self.brains else None)
 
     def write_heart(self) -> None:
         newest = self.newest
@@ -209,19 +235,39 @@ class Panel(look.Card):
         self.further.setVisible(bool(parts))
         reasons = [figure.reason for name in FURTHER if (figure := figures.get(name)) is not None and figure.reason]
         self.further.setToolTip("\n".join(look.plain(reason, 120) for reason in reasons))
+        withheld = self.write_waves(figures)
         if newest is None:
             said = "no beats yet"
         elif newest.reason:
             said = look.plain(newest.reason, 90)
         elif rate is not None and not given:
             said = look.plain(rate.reason, 90)
-        else:
+        elif newest.remark or not all(math.isfinite(figures[name].value) for name in VARIABILITY if name in figures):
             said = look.plain(newest.remark, 120)
+        else:
+            said = look.plain(withheld, 90)
         self.note.setText(said)
         self.note.setVisible(bool(said))
         for _, about in self.values.values():
             look.fit_height(about)
         look.fit_height(self.note)
+
+    def write_waves(self, figures: dict[str, Figure]) -> str:
+        """Write the intervals of the waves; why the first that is withheld is."""
+        reasons = []
+        for name, label in self.interval_values.items():
+            figure = figures.get(name)
+            given = figure is not None and math.isfinite(figure.value)
+            label.setText(f"{figure.value:.0f}" if figure is not None and given else "–")
+            about = INTERVALS[name]
+            if figure is not None:
+                reason = look.plain(figure.reason, 120)
+                about += f": {reason}" if reason else f": median of {figure.beats} beats, {behind(figure)}"
+                reasons += [reason if name in reason else f"{name}: {reason}"] if reason else []
+            label.setToolTip(about)
+        beats = max((one.beats for name in INTERVALS if (one := figures.get(name)) is not None), default=0)
+        self.interval_beats.setText(f"ms, {beats} beats" if beats else "")
+        return reasons[0] if reasons else ""
 
     def draw_intervals(self) -> None:
         now = self.newest.time - self.start if self.newest is not None else SHOWN

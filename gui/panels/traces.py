@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtWidgets import QComboBox
+from PySide6.QtWidgets import QCheckBox, QComboBox
 
 from devices.api import StreamInfo
 from gui import look, plots
@@ -65,12 +65,20 @@ class Strip:
         self.poor_curve = pg.PlotCurveItem(pen=pg.mkPen(look.theme.bad, width=1), antialias=True)
         self.beats: deque[tuple[float, str]] = deque(maxlen=MOST_BEATS)
         self.ticks = pg.PlotCurveItem(pen=pg.mkPen(look.theme.text, width=2), connect="pairs")
+        self.waves: deque[tuple[str, NDArray[np.float64]]] = deque(maxlen=MOST_BEATS)
+        self.wave_bars = [
+            pg.PlotCurveItem(pen=pg.mkPen(colour, width=width), connect="pairs")
+            for colour, width in ((look.theme.accent, 3), (look.theme.text, 3), (look.theme.good, 3))
+        ]
         self.bar = pg.PlotCurveItem(pen=pg.mkPen(look.theme.text, width=2))
         self.bar_text = pg.TextItem(color=look.theme.text, anchor=(0, 0.5))
         self.bar_text.setFont(look.font(12))
         self.note = pg.TextItem("waiting for the first samples", color=look.theme.muted, anchor=(0.5, 0.5))
         self.note.setFont(look.font(13))
-        for item in (self.curve, self.poor_curve, self.ticks, self.bar, self.bar_text, self.note):
+        for item in (
+            *(self.curve, self.poor_curve, self.ticks, *self.wave_bars),
+            *(self.bar, self.bar_text, self.note),
+        ):
             plot.addItem(item, ignoreBounds=True)
         self.offsets = -np.arange(len(self.names), dtype=np.float64)
         self.low, self.high = (0.2 - len(self.names), 1.2) if len(self.names) > 1 else (-0.75, 1.15)
@@ -111,7 +119,7 @@ class Strip:
         if wanted > 1.15 * self.scale or 0 < wanted < self.scale / 2.6:
             self.scale = nice(wanted / 1.15)
 
-    def draw(self, now: float, seconds: float, start: float, width: float, *, fit: bool) -> None:
+    def draw(self, now: float, seconds: float, start: float, width: float, *, fit: bool, waves: bool = False) -> None:
         """Draw the last ``seconds`` before ``now`` (session clock); x is seconds since ``start``."""
         times, data = self.history.since(now - seconds, int(max(width, 200)))
         rows = data * np.float32(self.factor)
@@ -127,6 +135,7 @@ class Strip:
             x, y = stacked(times - start, rows[:, chosen], self.offsets[chosen])
             curve.setData(x, y, connect="finite")
         self.draw_beats(now - seconds, start)
+        self.draw_waves(now - seconds, start, shown=waves)
         self.draw_scale(now - start, seconds, width)
 
     def draw_beats(self, since: float, start: float) -> None:
@@ -138,6 +147,17 @@ class Strip:
         low, high = (1.01, 1.13) if len(self.names) == 1 else (0.32, 0.5)
         y = np.array([(low - row, high - row) for _, row in shown]).reshape(-1)
         self.ticks.setData(x, y)
+
+    def draw_waves(self, since: float, start: float, *, shown: bool) -> None:
+        """Bars below the lead from onset to offset of P, QRS and T of every beat ``since`` then."""
+        rows = {name: row for row, name in enumerate(self.stream.channels[:MOST_CHANNELS])}
+        seen = [(rows[name], points) for name, points in self.waves if shown and points[4] >= since and name in rows]
+        points = np.array([one for _, one in seen]).reshape(-1, 9)
+        level = (-0.62 if len(self.names) == 1 else -0.4) - np.array([float(row) for row, _ in seen])
+        for wave, bars in enumerate(self.wave_bars):
+            ends = points[:, [3 * wave, 3 * wave + 2]]
+            whole = np.isfinite(ends).all(axis=1)
+            bars.setData((ends[whole] - start).reshape(-1), np.repeat(level[whole], 2))
 
     def draw_scale(self, now: float, seconds: float, width: float) -> None:
         """The bar that says how high a microvolt is."""
@@ -176,6 +196,14 @@ class Panel(look.Card):
         self.timebase.setCurrentIndex(TIMEBASES.index(10))
         self.timebase.setAccessibleName("Seconds shown")
         self.timebase.currentIndexChanged.connect(self.touch)
+        self.waves = QCheckBox("P QRS T")
+        self.waves.setChecked(True)
+        self.waves.setToolTip(
+            "Bars below the ECG: P, QRS and T from onset to offset, in this order, as they were found"
+        )
+        self.waves.toggled.connect(self.touch)
+        self.waves.hide()
+        self.bar.addWidget(self.waves)
         self.bar.addWidget(look.label("Show", "muted"))
         self.bar.addWidget(self.timebase)
         self.gains: dict[str, QComboBox] = {}
@@ -228,8 +256,10 @@ class Panel(look.Card):
                 if data.ndim != 2 or data.shape[1] < len(strip.names):
                     return
                 strip.history.append(times, data[:, : len(strip.names)], gap=gap)
-            case Beats(stream=key, channel=channel, times=times) if key in self.strips:
+            case Beats(stream=key, channel=channel, times=times, waves=waves) if key in self.strips:
                 self.strips[key].beats.extend((moment, channel) for moment in times.tolist())
+                self.strips[key].waves.extend((channel, points) for points in waves)
+                self.waves.show()
             case Marked(time=time, label=text):
                 self.marks.append((time - self.start, look.plain(text, 40)))
             case Estimated(quality=quality):
@@ -242,6 +272,7 @@ class Panel(look.Card):
                 for strip in self.strips.values():
                     strip.history.forget()
                     strip.beats.clear()
+                    strip.waves.clear()
                 self.marks.clear()
             case _:
                 return
@@ -252,6 +283,7 @@ class Panel(look.Card):
         self.area.clear()
         self.strips.clear()
         self.lines.clear()
+        self.waves.hide()
         order = {"eeg": 0, "ecg": 1}
         signals = sorted((s for s in streams if s.rate > 0 and s.channels), key=lambda s: order.get(s.kind, 2))
         for row, stream in enumerate(signals):
@@ -282,7 +314,7 @@ class Panel(look.Card):
             self.fitted = now
         for index, strip in enumerate(self.strips.values()):
             width = strip.plot.getViewBox().width()
-            strip.draw(now, seconds, self.start, width, fit=fit)
+            strip.draw(now, seconds, self.start, width, fit=fit, waves=self.waves.isChecked())
             low, high = now - self.start - seconds, now - self.start
             strip.plot.setXRange(low, high + MARGIN * seconds / max(width - MARGIN, 1.0), padding=0)
             texts = self.marks if index == 0 else [(time, "") for time, _ in self.marks]

@@ -10,7 +10,7 @@ import pytest
 from PySide6.QtWidgets import QLabel
 
 from devices.api import StreamInfo
-from realtime.api import Cleared, Figure
+from realtime.api import Beats, Cleared, Figure
 
 
 def visible(panel) -> str:
@@ -78,6 +78,49 @@ def test_why_nothing_is_given_is_said_in_words(bench, make_script):
     assert "no powers" in panel.source.text()
 
 
+WAVES = {
+    "PR": Figure(math.nan, "ms", 17.0, "P is seen in 5 of the last 20 beats only", beats=5),
+    "QRS": Figure(92.4, "ms", 17.0, beats=20),
+    "QT": Figure(379.6, "ms", 17.0, beats=19),
+    "QTc": Figure(402.0, "ms", 17.0, beats=19),
+}
+
+
+def test_intervals_of_the_waves_stand_with_their_beats_and_one_that_is_withheld_says_why(bench, make_script):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("body")
+    assert {label.text() for label in panel.interval_values.values()} == {"–"}
+    assert panel.interval_beats.text() == ""
+    sdnn = {"SDNN": Figure(51.0, "ms", 120.0)}
+    bench.tell(script.body(31, heart=script.body(31).heart | sdnn | WAVES))
+    assert [label.text() for label in panel.interval_values.values()] == ["–", "92", "380", "402"]
+    assert panel.interval_beats.text() == "ms, 20 beats"
+    assert "PR: P is seen in 5 of the last 20 beats only" in visible(panel)
+    assert "median of 19 beats, last 17 s" in panel.interval_values["QT"].toolTip()
+    assert "Fridericia" in panel.interval_values["QTc"].toolTip()
+    bench.tell(script.body(32, heart={}, reason="strap: no samples"))
+    assert {label.text() for label in panel.interval_values.values()} == {"–"}
+
+
+def test_the_rhythms_stay_when_the_end_of_a_session_cuts_a_second_short(bench, make_script):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("body")
+    bench.tell(script.body(30, brains=()))
+    assert panel.brain.isVisible()
+    assert panel.bars.opts["height"] == pytest.approx([20, 15, 50, 10, 5])
+
+
+def test_a_clock_that_was_set_back_leaves_no_intervals_of_a_later_time(bench, make_script):
+    script = make_script(seconds=100)
+    bench.play(script)
+    panel = bench.panel("body")
+    assert len(panel.intervals) > 90
+    bench.tell(script.body(10))
+    assert len(panel.intervals) == 1
+
+
 def test_without_an_ecg_no_intervals_and_without_eeg_no_bars_are_shown(bench, make_script):
     script = make_script()
     bench.play(script)
@@ -85,7 +128,7 @@ def test_without_an_ecg_no_intervals_and_without_eeg_no_bars_are_shown(bench, ma
     bench.tell(script.body(30, ecg="", heart={}, reason="no ECG: no stream carries it", intervals=np.zeros((0, 3))))
     assert not panel.intervals_box.isVisible()
     assert "no ECG: no stream carries it" in visible(panel)
-    bench.tell(script.body(31, brains=()))
+    bench.tell(Cleared(), script.body(31, brains=()))
     assert panel.intervals_box.isVisible()
     assert not panel.brain.isVisible()
     acc = StreamInfo(key="acc", kind="acc", channels=("x",), rate=50.0, unit="g")
@@ -114,6 +157,29 @@ def test_every_r_peak_has_a_tick_above_it_on_the_trace_of_the_ecg(bench, make_sc
     assert len(bench.panel("traces").strips["cap"].ticks.getData()[0]) == 0
 
 
+def test_bars_below_the_ecg_reach_from_onset_to_offset_of_each_wave_and_can_be_switched_off(bench, make_script):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("traces")
+    strip = panel.strips["strap"]
+    at = script.start + 25.5
+    waves = np.array([at - 0.2, at - 0.15, at - 0.1, at - 0.04, at, at + 0.05, math.nan, math.nan, math.nan])
+    none = np.zeros(0)
+    bench.tell(Beats("strap", "ECG", none, none, none, waves[None]))
+    p, qrs, t = ([x.tolist() for x in bars.getData()] for bars in strip.wave_bars)
+    assert p[0] == pytest.approx([25.3, 25.4])
+    assert qrs[0] == pytest.approx([25.46, 25.55])
+    assert t[0] == []
+    assert strip.low < min(p[1]) < -0.5
+    assert panel.waves.isVisible()
+    panel.waves.click()
+    panel.refresh()
+    assert [len(bars.getData()[0]) for bars in strip.wave_bars] == [0, 0, 0]
+    assert len(strip.ticks.getData()[0]) > 0
+    bench.tell(script.hello())
+    assert not panel.waves.isVisible()  # no beat has come in this session
+
+
 @pytest.mark.parametrize("size", [(1280, 800), (1920, 1080)])
 def test_the_panel_fits_and_nothing_in_it_is_squeezed(bench, make_script, size):
     bench.board.resize(*size)
@@ -121,11 +187,12 @@ def test_the_panel_fits_and_nothing_in_it_is_squeezed(bench, make_script, size):
     bench.play(script)
     long = "38% of the beats of the last 60 s are not normal or not certain"
     figures = {name: Figure(math.nan, "ms", 60.0, long) for name in ("RMSSD", "SDNN")}
-    bench.tell(script.body(31, heart=script.body(31).heart | figures))
+    bench.tell(script.body(31, heart=script.body(31).heart | figures | WAVES))
     panel = bench.panel("body")
     assert (bench.board.width(), bench.board.height()) == size
     for label in panel.heart.findChildren(QLabel):
         if label.isVisible() and label.text():
             assert label.height() >= label.heightForWidth(label.width()) > 0 or not label.wordWrap()
             assert label.mapTo(panel, label.rect().bottomLeft()).y() <= panel.height()
+            assert label.height() >= label.fontMetrics().height() - 1
     assert panel.bar_area.height() > 60
