@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -101,6 +102,9 @@ class Estimate:
     """The kinds of signal it rests on."""
     model: str = ""
     """Name and short hash of the bundle."""
+    distance: float = math.nan
+    """How unlike the training data the kind is that is most so, of those it rests on, or of those looked at when it
+    rests on none: 1 at the limit. NaN when withheld before the network ran."""
     latency: Mapping[str, float] = field(default_factory=dict)
     """Parts in seconds, for the screen; not part of the result."""
 

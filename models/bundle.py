@@ -1,4 +1,4 @@
-"""A bundle: the folder that a model is. Manifest, graph, weights, and a golden input and output.
+"""A bundle: the folder that a model is. Manifest, graph, weights, what it was trained on in figures, a golden output.
 
 ``manifest.json`` names every other file with its size and SHA-256, so one short hash identifies all of it. Nothing of a
 bundle is parsed before its hash is right, nothing is unpickled, and whatever is wrong is one line of `ModelError`. That
@@ -11,12 +11,14 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import re
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,20 +28,22 @@ from numpy.typing import NDArray
 from models.api import InputSpec, ModelError, WindowSpec
 from models.fields import Fields
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
-GRAPH, WEIGHTS, GOLDEN = "graph.onnx", "weights.safetensors", "golden.npz"
-REQUIRED = (GRAPH, WEIGHTS, GOLDEN)
+GRAPH, WEIGHTS, GOLDEN, DISTANCE = "graph.onnx", "weights.safetensors", "golden.npz", "distance.npz"
+REQUIRED = (GRAPH, WEIGHTS, GOLDEN, DISTANCE)
 MAX_MANIFEST_BYTES = 4_000_000
 MAX_FILE_BYTES = 2_000_000_000
-MAX_GOLDEN_BYTES = 64_000_000
-"""Of golden.npz once unpacked: a few kilobytes of zip may claim gigabytes."""
+MAX_UNPACKED_BYTES = 64_000_000
+"""Of an npz once unpacked: a few kilobytes of zip may claim gigabytes."""
+MAX_ARRAYS = 64
 MAX_CHANNELS = 1024
 MAX_WINDOW_SAMPLES = 1_000_000
 KINDS = ("eeg", "ecg")
-"""The kinds of signal that schema 1 knows."""
+"""The kinds of signal that this schema knows."""
 INPUTS = (*KINDS, "use", "rest_mean", "rest_sd")
 OUTPUTS = ("logit", "embedding")
+TARGET_KINDS = ("binary", "ordinal", "continuous")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 Json = Mapping[str, object]
@@ -52,10 +56,13 @@ class Target:
 
     name: str
     kind: str
-    """"binary": the probability of the upper end, laid over ``range``."""
+    """"binary": the probability of the upper end, laid over ``range``; "ordinal": the expected one of ``levels``;
+    "continuous": a value within ``range``."""
     range: tuple[float, float]
     meaning: str
     """In words, what the ends of the range are."""
+    levels: tuple[float, ...] = ()
+    """Of an ordinal target: its values, rising, the ends of ``range`` first and last; else none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +95,50 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Calibration:
-    """From logits to probabilities, a figure a target: ``p = sigmoid(logit / temperature + bias)``."""
+class DistanceLimit:
+    """How far from the training data a kind of signal may lie and still be used, as `models.distance` measures it.
 
-    temperature: tuple[float, ...]
-    bias: tuple[float, ...]
-    logit_sd: tuple[float, ...]
-    """By how much the calibrated logit scatters on people not trained on."""
+    99 % of the windows of people not trained on lie within both.
+    """
+
+    plain: float
+    """Of the embedding as the network gives it."""
+    rested: float
+    """Of the embedding seen from the person's rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinaryCalibration:
+    """``p = sigmoid(logit / temperature + bias)``."""
+
+    temperature: float
+    bias: float
+    logit_sd: float
+    """By how much the calibrated logit scatters between people not trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrdinalCalibration:
+    """Cumulative link: ``P(above level k) = sigmoid(logit / temperature - thresholds[k])``."""
+
+    temperature: float
+    thresholds: tuple[float, ...]
+    """One fewer than there are levels, rising."""
+    logit_sd: float
+    """By how much ``logit / temperature`` scatters between people not trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContinuousCalibration:
+    """``value = slope * logit + intercept``."""
+
+    slope: float
+    intercept: float
+    sd: float
+    """Root mean square of what the value was off by on people not trained on, everyone counting alike."""
+
+
+Calibration = BinaryCalibration | OrdinalCalibration | ContinuousCalibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +153,10 @@ class Manifest:
     """kind -> width, in the order in which they stand in the embedding."""
     rest: Rest
     gate: Gate
-    calibration: Mapping[str, Calibration]
-    """For every combination of kinds used: "eeg+ecg", "eeg", "ecg"."""
+    calibration: Mapping[str, Mapping[str, Calibration]]
+    """For every combination of kinds used, "eeg+ecg", "eeg", "ecg", that of each target by name."""
+    distance: Mapping[str, DistanceLimit]
+    """kind -> how far from the training data it may lie; `models.distance` says how that is measured."""
     accuracy: str
     """One line for the screen, measured on people not trained on."""
     limits: str
@@ -172,37 +218,95 @@ def combination(kinds: Sequence[str]) -> str:
 
 def golden(bundle: Bundle) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
     """The stored inputs and the outputs they must give, by name."""
-    where = f"{bundle.folder / GOLDEN}"
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(bundle.read(GOLDEN)))
-        claimed = sum(member.file_size for member in archive.infolist())
-        if claimed > MAX_GOLDEN_BYTES:
-            raise ModelError(f"{where}: unpacks to {claimed} bytes, at most {MAX_GOLDEN_BYTES} are read")
-        arrays = {}
-        for member in archive.infolist():
-            array = np.lib.format.read_array(io.BytesIO(archive.read(member)), allow_pickle=False)
-            arrays[member.filename.removesuffix(".npy")] = np.asarray(array, dtype=np.float32)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError, MemoryError) as error:
-        raise ModelError(
-            f"{where}: no arrays can be read ({_one_line(error)}); fetch or export the bundle again"
-        ) from None
-    expected = [f"in_{name}" for name in INPUTS] + [f"out_{name}" for name in OUTPUTS]
-    if sorted(arrays) != sorted(expected):
-        raise ModelError(f"{where}: holds {', '.join(sorted(arrays)) or 'nothing'}, expected {', '.join(expected)}")
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ModelError(f"{where}: holds values that are not finite; export the bundle again")
+    arrays = read_arrays(bundle, GOLDEN, _golden_shapes(bundle.manifest))
     return {name: arrays[f"in_{name}"] for name in INPUTS}, {name: arrays[f"out_{name}"] for name in OUTPUTS}
 
 
 def pack_golden(inputs: Mapping[str, NDArray[np.float32]], outputs: Mapping[str, NDArray[np.float32]]) -> bytes:
     """The bytes of a ``golden.npz``."""
+    return pack_arrays(
+        {f"in_{name}": inputs[name] for name in INPUTS} | {f"out_{name}": outputs[name] for name in OUTPUTS}
+    )
+
+
+def _golden_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """One window."""
+    samples = round(manifest.window.seconds * manifest.window.rate)
+    shapes = {f"in_{spec.kind}": (1, len(spec.channels), samples) for spec in manifest.window.inputs}
+    wide = (1, manifest.embedding_dim)
+    return shapes | {
+        "in_use": (1, len(manifest.kinds)),
+        "in_rest_mean": wide,
+        "in_rest_sd": wide,
+        "out_logit": (1, len(manifest.targets)),
+        "out_embedding": wide,
+    }
+
+
+def read_arrays(bundle: Bundle, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
+    """The arrays of an npz file of the bundle, finite, of just these names and ``shapes``. Nothing is unpickled."""
+    where = f"{bundle.folder / name}"
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(bundle.read(name)))
+        members = archive.infolist()
+        claimed = sum(member.file_size for member in members)
+        if claimed > MAX_UNPACKED_BYTES or len(members) > MAX_ARRAYS:
+            raise ModelError(
+                f"{where}: unpacks to {claimed} bytes in {len(members)} arrays, at most {MAX_UNPACKED_BYTES} in "
+                f"{MAX_ARRAYS} are read"
+            )
+        arrays = {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        TypeError,
+        OverflowError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        raise ModelError(
+            f"{where}: no arrays can be read ({_one_line(error)}); fetch or export the bundle again"
+        ) from None
+    if sorted(arrays) != sorted(shapes):
+        held = ", ".join(ascii(key)[1:-1] for key in sorted(arrays))
+        raise ModelError(f"{where}: holds {held or 'nothing':.200}, expected {', '.join(shapes)}")
+    for key, shape in shapes.items():
+        if arrays[key].shape != shape:
+            raise ModelError(f"{where}: {key} is of shape {arrays[key].shape}, the manifest makes it {shape}")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ModelError(f"{where}: holds values that are not finite; export the bundle again")
+    return arrays
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.float32]:
+    # Read with a limit of its own: a member may unpack to more than it claims, and an array claim more than it holds.
+    with archive.open(member) as file:
+        content = file.read(MAX_UNPACKED_BYTES + 1)
+    if len(content) > MAX_UNPACKED_BYTES:
+        raise ValueError(f"{member.filename!r:.60} is larger than it says")
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise ValueError(f"{member.filename!r:.60} is of npy version {version}")
+    shape, _, dtype = read_header[version](stream)
+    if dtype.kind not in "fiub" or math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"{member.filename!r:.60} holds {dtype} in shape {shape}, which is not what follows")
+    stream.seek(0)
+    return np.asarray(np.lib.format.read_array(stream, allow_pickle=False), dtype=np.float32)
+
+
+def pack_arrays(arrays: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """The bytes of an npz file; the same arrays give the same bytes and so the same hash."""
     buffer = io.BytesIO()
-    arrays = {f"in_{name}": inputs[name] for name in INPUTS} | {f"out_{name}": outputs[name] for name in OUTPUTS}
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, np.asarray(array, dtype=np.float32), allow_pickle=False)
-            # A fixed date: the same arrays give the same bytes and so the same hash.
             archive.writestr(
                 zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), member.getvalue(), zipfile.ZIP_DEFLATED
             )
@@ -306,13 +410,14 @@ def _manifest(top: Fields) -> Manifest:
     for size in range(len(kinds), 0, -1):
         for used in combinations(kinds, size):
             entry = calibrations.part(combination(used))
-            calibration[combination(used)] = Calibration(
-                temperature=entry.numbers("temperature", len(targets), 1e-3, 1e3),
-                bias=entry.numbers("bias", len(targets), -100.0, 100.0),
-                logit_sd=entry.numbers("logit_sd", len(targets), 0.0, 100.0),
-            )
+            calibration[combination(used)] = {
+                target.name: _calibration(entry.part(target.name), target) for target in targets
+            }
             entry.close()
     calibrations.close()
+    limits = top.part("distance")
+    distance = {kind: _distance(limits.part(kind)) for kind in kinds}
+    limits.close()
     manifest = Manifest(
         name=top.line("name", 100),
         version=top.line("version", 40),
@@ -322,6 +427,7 @@ def _manifest(top: Fields) -> Manifest:
         rest=rest,
         gate=gate,
         calibration=calibration,
+        distance=distance,
         accuracy=top.line("accuracy", 500),
         limits=top.line("limits", 500),
         metrics=top.part("metrics").rest(),
@@ -374,14 +480,60 @@ def _target(entry: Fields) -> Target:
     if not low < high:
         raise entry.wrong("range", [low, high], "low < high")
     target = Target(
-        name=entry.line("name", 40), kind=entry.line("kind", 40), range=(low, high), meaning=entry.line("meaning", 500)
+        name=entry.line("name", 40),
+        kind=entry.line("kind", 40),
+        range=(low, high),
+        meaning=entry.line("meaning", 500),
+        levels=entry.numbers("levels", None, -1e6, 1e6),
     )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", target.name):
         raise entry.wrong("name", target.name, "small letters, digits and _ (it becomes a column)")
-    if target.kind != "binary":
-        raise entry.wrong("kind", target.kind, '"binary"')
+    if target.kind not in TARGET_KINDS:
+        raise entry.wrong("kind", target.kind, " or ".join(f'"{kind}"' for kind in TARGET_KINDS))
+    levels = list(target.levels)
+    if target.kind != "ordinal":
+        if levels:
+            raise entry.wrong("levels", levels, f"none of a {target.kind} target")
+    elif len(levels) < 2 or not _rising(levels) or (levels[0], levels[-1]) != (low, high):
+        raise entry.wrong("levels", levels, f"2 or more rising values from {low:g} to {high:g}, the ends of the range")
     entry.close()
     return target
+
+
+def _calibration(entry: Fields, target: Target) -> Calibration:
+    found: Calibration
+    if target.kind == "binary":
+        found = BinaryCalibration(
+            temperature=entry.number("temperature", 1e-3, 1e3),
+            bias=entry.number("bias", -100.0, 100.0),
+            logit_sd=entry.number("logit_sd", 0.0, 100.0),
+        )
+    elif target.kind == "ordinal":
+        found = OrdinalCalibration(
+            temperature=entry.number("temperature", 1e-3, 1e3),
+            thresholds=entry.numbers("thresholds", len(target.levels) - 1, -100.0, 100.0),
+            logit_sd=entry.number("logit_sd", 0.0, 100.0),
+        )
+        if not _rising(found.thresholds):
+            raise entry.wrong("thresholds", list(found.thresholds), "rising values")
+    else:
+        found = ContinuousCalibration(
+            slope=entry.number("slope", -1e6, 1e6),
+            intercept=entry.number("intercept", -1e6, 1e6),
+            sd=entry.number("sd", 0.0, 1e6),
+        )
+    entry.close()
+    return found
+
+
+def _distance(entry: Fields) -> DistanceLimit:
+    found = DistanceLimit(plain=entry.number("plain", 1e-3, 1e6), rested=entry.number("rested", 1e-3, 1e6))
+    entry.close()
+    return found
+
+
+def _rising(values: Sequence[float]) -> bool:
+    return all(one < other for one, other in pairwise(values))
 
 
 def _one_line(error: BaseException) -> str:
@@ -408,7 +560,8 @@ def _read_regular(folder: Path, name: str, limit: int) -> bytes:
         if status.st_size > limit:
             raise ModelError(f"{path}: has {status.st_size} bytes, at most {limit} are read")
         with path.open("rb") as file:
-            return file.read(limit + 1)
+            # One byte more than there should be: Python takes the memory for all that is asked for.
+            return file.read(status.st_size + 1)
     except FileNotFoundError:
         raise ModelError(f"{path}: missing; fetch or export the bundle again") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What lies around the network: the person's resting baseline before it, calibrated probabilities after it.
+"""What lies around the network: the person's resting baseline before it, calibrated estimates after it.
 
 All of it computes: arrays in, arrays out, no clock. Training uses the same functions as a live session.
 """
@@ -11,7 +11,15 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.bundle import Calibration, Manifest, Rest
+from models.bundle import (
+    BinaryCalibration,
+    Calibration,
+    ContinuousCalibration,
+    Manifest,
+    OrdinalCalibration,
+    Rest,
+    Target,
+)
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -82,6 +90,10 @@ class RestingBaseline:
         """The kinds that have a baseline, or would have one if it closed now."""
         return tuple(kind for kind, collected in self._collected.items() if len(collected) >= self.needed)
 
+    def part(self, kind: str) -> slice:
+        """Where a kind stands in the embedding."""
+        return self._parts[kind]
+
     def good_seconds(self, kind: str) -> float:
         """How much good signal of a kind was collected, counted in hops."""
         return len(self._collected[kind]) * self._hop
@@ -120,20 +132,46 @@ class RestingBaseline:
         self.complete = True
 
 
-def probabilities(logit: ArrayLike, calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probability and its standard deviation, (targets,) each, of logits (targets,).
+def calibrated(
+    logit: ArrayLike, targets: Sequence[Target], calibration: Mapping[str, Calibration]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Estimates and their standard deviations, (targets,) each and on the targets' ranges, of logits (targets,).
 
-    The deviation is that of the probability when the calibrated logit scatters as it does on people not trained on
-    (Gauss-Hermite quadrature; the first-order rule ``logit_sd * p * (1 - p)`` leaves 0..1 where the scatter is wide).
-
-    >>> p, sd = probabilities([0.0], Calibration(temperature=(2.0,), bias=(0.0,), logit_sd=(1.2,)))
-    >>> p.tolist(), sd.round(3).tolist()
-    ([0.5], [0.236])
+    >>> target = Target(name="arousal", kind="binary", range=(1.0, 9.0), meaning="")
+    >>> fit = {"arousal": BinaryCalibration(temperature=2.0, bias=0.0, logit_sd=1.2)}
+    >>> mean, sd = calibrated([0.0], [target], fit)
+    >>> mean.tolist(), sd.round(2).tolist()
+    ([5.0], [1.89])
     """
-    scaled = np.asarray(logit, dtype=np.float64) / np.asarray(calibration.temperature) + np.asarray(calibration.bias)
-    scattered = _sigmoid(scaled[:, None] + np.asarray(calibration.logit_sd)[:, None] * _NODES)
+    values = np.asarray(logit, dtype=np.float64)
+    pairs = [_estimate(values[i], target, calibration[target.name]) for i, target in enumerate(targets)]
+    mean, sd = np.array(pairs).T
+    return mean, sd
+
+
+def _estimate(logit: np.float64, target: Target, calibration: Calibration) -> tuple[float, float]:
+    low, high = target.range
+    match calibration:
+        case BinaryCalibration(temperature=temperature, bias=bias, logit_sd=wide):
+            return _expected(logit / temperature, wide, np.array([-bias]), np.array([high - low]), low)
+        case OrdinalCalibration(temperature=temperature, thresholds=thresholds, logit_sd=wide):
+            return _expected(logit / temperature, wide, np.array(thresholds), np.diff(target.levels), low)
+        case ContinuousCalibration(slope=slope, intercept=intercept, sd=sd):
+            return min(max(float(slope * logit + intercept), low), high), sd
+
+
+def _expected(
+    x: np.float64, wide: float, thresholds: NDArray[np.float64], steps: NDArray[np.float64], low: float
+) -> tuple[float, float]:
+    """Expected level of a cumulative link, and its deviation when x scatters by ``wide``.
+
+    Gauss-Hermite quadrature: the first-order rule, ``wide`` times the slope, leaves the range where the scatter is
+    wide.
+    """
+    scattered = _sigmoid(x + wide * _NODES[:, None] - thresholds) @ steps
     mean = scattered @ _WEIGHTS
-    return _sigmoid(scaled), np.sqrt(np.maximum((scattered - mean[:, None]) ** 2 @ _WEIGHTS, 0.0))
+    spread = math.sqrt(max(float(np.square(scattered - mean) @ _WEIGHTS), 0.0))
+    return low + float(_sigmoid(x - thresholds) @ steps), spread
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,14 +184,6 @@ def mean_score(scores: Sequence[float]) -> float:
     """Mean channel score, 0 when there is none or one is not a number."""
     mean = float(np.mean(scores)) if len(scores) else 0.0
     return mean if math.isfinite(mean) else 0.0
-
-
-def on_ranges(
-    p: NDArray[np.float64], sd: NDArray[np.float64], ranges: Sequence[tuple[float, float]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities and deviations laid over the targets' ranges."""
-    low, high = np.asarray(ranges, dtype=np.float64).T
-    return low + (high - low) * p, (high - low) * sd
 
 
 def only_finite(values: Mapping[str, NDArray[np.float32]]) -> bool:

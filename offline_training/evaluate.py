@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from models.bundle import BinaryCalibration, ContinuousCalibration, OrdinalCalibration
+
 THRESHOLD = 0.0
 """Log odds; fixed beforehand, never fitted."""
 
@@ -109,6 +111,9 @@ class Fit:
     def __call__(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
         return logit / self.temperature + self.bias
 
+    def of_manifest(self) -> BinaryCalibration:
+        return BinaryCalibration(temperature=self.temperature, bias=self.bias, logit_sd=self.logit_sd)
+
 
 def class_weights(label: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n,) weights that give both classes the same sum, with mean 1."""
@@ -128,13 +133,76 @@ def calibrate(label: NDArray[np.int64], logit: NDArray[np.float64], person: NDAr
     found = optimize.minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-9})
     temperature, bias = float(np.exp(np.clip(found.x[0], -3.0, 3.0))), float(found.x[1])
     value = logit / temperature + bias
+    return Fit(temperature, bias, _scatter_of_people(value, label, person))
+
+
+def _scatter_of_people(value: NDArray[np.float64], label: NDArray[np.int64], person: NDArray[np.str_]) -> float:
+    """Standard deviation between people of a person's mean calibrated logit around its class's or level's mean."""
     offsets = []
-    for which in (0, 1):
+    for which in np.unique(label):
         means = [
             value[(person == who) & (label == which)].mean() for who in sorted(set(person[label == which].tolist()))
         ]
         offsets.append(np.var(means, ddof=1) if len(means) > 1 else 0.0)
-    return Fit(temperature, bias, float(np.sqrt(np.mean(offsets))))
+    return float(np.sqrt(np.mean(offsets)))
+
+
+def everyone_alike(person: NDArray[np.str_]) -> NDArray[np.float64]:
+    """(n,) weights that give every person the same sum, all together 1."""
+    _, index, count = np.unique(person, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / (len(count) * count[index]), dtype=np.float64)
+
+
+def calibrate_ordinal(
+    level: NDArray[np.int64], logit: NDArray[np.float64], person: NDArray[np.str_], levels: int
+) -> OrdinalCalibration:
+    """Temperature and thresholds by maximum likelihood on logits (n,) of people not trained on, each counting alike.
+
+    ``level`` (n,) counts from 0. Levels are as frequent as in these people; of a level that nobody gave only a weak
+    prior knows the width.
+    """
+    weight = everyone_alike(person)
+    spread = max(float(np.std(logit)), 1e-9)
+
+    def unpack(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        steps = np.exp(np.clip(parameters[2:], -5.0, 3.0))
+        return float(np.exp(np.clip(parameters[0], -5.0, 5.0)) / spread), parameters[1] + np.concatenate(
+            [[0.0], np.cumsum(steps)]
+        )
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        slope, thresholds = unpack(parameters)
+        above = special.expit(slope * logit[:, None] - thresholds)
+        edges = np.concatenate([np.ones((len(logit), 1)), above, np.zeros((len(logit), 1))], axis=1)
+        rows = np.arange(len(level))
+        p = edges[rows, level] - edges[rows, level + 1]
+        prior = 0.001 * float(np.square(parameters[2:]).sum())
+        return float(-(weight * np.log(np.maximum(p, 1e-12))).sum()) + prior
+
+    # Where the shares of the levels say, as if the logit told nothing.
+    share = np.cumsum([weight[level == one].sum() for one in range(levels)])[:-1].clip(0.02, 0.98)
+    edges = special.logit(share)
+    start = np.concatenate([[0.0, edges[0]], np.log(np.maximum(np.diff(edges), 0.05))])
+    found = optimize.minimize(loss, start, method="L-BFGS-B")
+    slope, thresholds = unpack(found.x)
+    return OrdinalCalibration(
+        temperature=1.0 / slope,
+        thresholds=tuple(float(value) for value in thresholds),
+        logit_sd=_scatter_of_people(slope * logit, level, person),
+    )
+
+
+def calibrate_continuous(
+    value: NDArray[np.float64], logit: NDArray[np.float64], person: NDArray[np.str_]
+) -> ContinuousCalibration:
+    """Line and scatter by least squares on logits (n,) of people not trained on, everyone counting alike."""
+    weight = everyone_alike(person)
+    centre, middle = weight @ logit, weight @ value
+    variance = weight @ np.square(logit - centre)
+    slope = float(weight @ ((logit - centre) * (value - middle)) / variance) if variance > 0 else 0.0
+    intercept = float(middle - slope * centre)
+    off = value - (slope * logit + intercept)
+    return ContinuousCalibration(slope=slope, intercept=intercept, sd=float(np.sqrt(weight @ np.square(off))))
 
 
 def calibration_error(label: NDArray[np.int64], probability: NDArray[np.float64], bins: int = 10) -> float:

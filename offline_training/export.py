@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from models.api import ModelError, WindowSpec
 from models.bundle import (
+    DISTANCE,
     GOLDEN,
     GRAPH,
     INPUTS,
@@ -22,6 +24,7 @@ from models.bundle import (
     WEIGHTS,
     Bundle,
     Calibration,
+    DistanceLimit,
     Gate,
     Json,
     Manifest,
@@ -30,6 +33,7 @@ from models.bundle import (
     pack_golden,
     write_bundle,
 )
+from models.distance import Reference, pack_references
 from models.fusion import FusionModel
 from models.runtimes import load_runtime, relative_error
 
@@ -46,7 +50,9 @@ def export_bundle(
     targets: tuple[Target, ...],
     rest: Rest,
     gate: Gate,
-    calibration: dict[str, Calibration],
+    calibration: Mapping[str, Mapping[str, Calibration]],
+    distance: Mapping[str, DistanceLimit],
+    references: Mapping[str, tuple[Reference, Reference]],
     accuracy: str,
     limits: str,
     metrics: Json,
@@ -56,8 +62,9 @@ def export_bundle(
 ) -> Bundle:
     """Writes ``fusion`` as a bundle into ``folder`` and opens it with ONNX Runtime.
 
-    ``window.inputs`` are EEG and ECG, in this order. Raises ModelError when ONNX Runtime differs from PyTorch by more
-    than ``tolerance``, on the golden input or on a batch of three others.
+    ``window.inputs`` are EEG and ECG, in this order; ``references`` are by kind what plain embeddings and those seen
+    from rest are compared with, and ``distance`` their limits. Raises ModelError when ONNX Runtime differs from PyTorch
+    by more than ``tolerance``, on the golden input or on a batch of three others.
     """
     config = fusion.config
     shapes = [(spec.kind, len(spec.channels)) for spec in window.inputs]
@@ -78,6 +85,7 @@ def export_bundle(
         rest=rest,
         gate=gate,
         calibration=calibration,
+        distance=distance,
         accuracy=accuracy,
         limits=limits,
         metrics=metrics,
@@ -92,6 +100,7 @@ def export_bundle(
         GRAPH: onnx_graph(model),
         WEIGHTS: safetensors.torch.save({name: value.contiguous() for name, value in model.state_dict().items()}),
         GOLDEN: pack_golden(inputs, torch_outputs(model, inputs)),
+        DISTANCE: pack_references(references),
     }
     bundle = write_bundle(folder, manifest, files)
     runtime = load_runtime("ort", bundle)

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from models.calibration import resting_statistics
+from models.distance import Reference, fit_reference
+from models.distance import seen_from_rest as less_rest
 from models.encoders.cbramod import Config
 from models.fusion import Z_LIMIT, FusionConfig, FusionModel
 from offline_training.api import TrainingError
+from offline_training.objectives import Objective, balance
 from offline_training.prepare import KINDS, Prepared
 
 MIN_SHARE = 0.5
@@ -49,7 +51,7 @@ class Settings:
     baseline_windows: int = 8
     """Of each person in a step; resting mean and spread come from them."""
     class_windows: int = 6
-    """Of each person and class in a step: classes are balanced by the draw."""
+    """Of each person in a step twice as many, spread evenly over the classes or levels that the person has."""
     encoder_rate: float = 3e-4
     head_rate: float = 3e-4
     weight_decay: float = 0.05
@@ -131,8 +133,8 @@ def draw(prepared: Prepared, settings: Settings, seed: int) -> Start:
 def train(prepared: Prepared, rows: NDArray[np.intp], settings: Settings, start: Start) -> Trained:
     """Trains on the windows ``rows``; the same seed on the same machine gives the same network.
 
-    First the head alone, to its optimum, on the encoders as they were drawn; then everything together, gently.
-    Raises TrainingError when somebody among them lacks resting baseline or a class.
+    The loss is that of the target's kind. First the head alone, to its optimum, on the encoders as they were drawn;
+    then everything together, gently. Raises TrainingError when somebody among them lacks resting baseline or a class.
     """
     random = np.random.default_rng(start.seed)
     torch.manual_seed(start.seed)
@@ -143,12 +145,14 @@ def train(prepared: Prepared, rows: NDArray[np.intp], settings: Settings, start:
     mean, spread, allowed = seen_from_rest(drawn, embedding, prepared, rows)
     z = ((embedding - mean) / spread).clip(-Z_LIMIT, Z_LIMIT)
     wanted = prepared.trained[rows]
-    fit_head(network, z[wanted], prepared.label[rows][wanted], allowed[wanted], settings)
+    label, value = prepared.label[rows][wanted], prepared.value[rows][wanted]
+    objective = Objective(prepared.target, label, value, settings.label_smoothing)
+    fit_head(network, objective, z[wanted], label, value, allowed[wanted], settings)
     if not settings.steps:
         return drawn
     kept = copy.deepcopy(network).eval()
     body = [p for name, p in network.named_parameters() if not _of_head(name) and p.requires_grad]
-    head = [p for name, p in network.named_parameters() if _of_head(name)]
+    head = [p for name, p in network.named_parameters() if _of_head(name)] + list(objective.parameters())
     optimizer = torch.optim.AdamW(
         [
             {"params": body, "lr": settings.encoder_rate, "weight_decay": settings.weight_decay},
@@ -160,7 +164,7 @@ def train(prepared: Prepared, rows: NDArray[np.intp], settings: Settings, start:
     network.train()
     for _ in range(settings.steps):
         people = random.choice(sorted(pools), size=min(settings.people_per_step, len(pools)), replace=False)
-        loss = _step_loss(network, prepared, [pools[who] for who in people], settings, random)
+        loss = _step_loss(network, objective, prepared, [pools[who] for who in people], settings, random)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(body + head, 1.0)
@@ -176,42 +180,48 @@ def _of_head(name: str) -> bool:
 
 def fit_head(
     network: FusionModel,
+    objective: Objective,
     z: NDArray[np.float32],
     label: NDArray[np.int64],
+    value: NDArray[np.float64],
     allowed: NDArray[np.bool_],
     settings: Settings,
 ) -> None:
-    """Sets the linear head and what stands for an absent kind to their optimum on normalised embeddings z (n, D).
+    """Sets the linear head, what stands for an absent kind and the objective to their optimum on embeddings z (n, D).
 
-    ``allowed`` (n, 2) says which kinds may take part. Class-balanced cross-entropy over windows shown whole, with EEG
-    only and with ECG only, with a bias for each; the biases become the vectors that stand for what is absent.
+    ``z`` is seen from rest, ``allowed`` (n, 2) says which kinds may take part. The loss, balanced over classes or
+    levels, of windows shown whole, with EEG only and with ECG only, with a bias for each; the biases become the vectors
+    that stand for what is absent.
     """
     linear = network.head[-1]
     assert isinstance(linear, torch.nn.Linear)
     width = network.config.eeg_dim
     kinds = ((True, True), (True, False), (False, True))
     shares = (1.0 - settings.single_kind, 0.5 * settings.single_kind, 0.5 * settings.single_kind)
-    target = torch.from_numpy(label * (1.0 - settings.label_smoothing) + 0.5 * settings.label_smoothing).float()
+    answer = objective.answers(label, value)
     parts = []
     for use, share in zip(kinds, shares, strict=True):
         rows = np.flatnonzero((allowed | ~np.array(use)).all(1))
-        if share == 0.0 or len(set(label[rows].tolist())) < 2:
+        if share == 0.0 or len(set(answer[rows].tolist())) < 2:
             continue
         mask = np.repeat(np.array(use, dtype=np.float32), (width, z.shape[1] - width))
-        weight = share * 0.5 / np.bincount(label[rows], minlength=2)[label[rows]]
-        parts.append((torch.from_numpy(z[rows] * mask), target[rows], torch.from_numpy(weight).float()))
+        weight = torch.from_numpy(share * balance(label[rows])).float()
+        parts.append((torch.from_numpy(z[rows] * mask), answer[rows], weight))
     if len(parts) < len(kinds):
-        raise TrainingError("the head needs windows of both classes with EEG, with ECG and with both.")
+        raise TrainingError(
+            f"the head needs windows that differ in {objective.name}, with EEG, with ECG and with both."
+        )
     weights = torch.zeros(z.shape[1], requires_grad=True)
     biases = torch.zeros(len(kinds), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights, biases], max_iter=300, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weights, biases, *objective.parameters()], max_iter=300, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss: Tensor = settings.head_penalty * weights.square().sum()
         for number, (shown, wanted, weight) in enumerate(parts):
-            logit = shown @ weights + biases[number]
-            loss = loss + (weight * functional.binary_cross_entropy_with_logits(logit, wanted, reduction="none")).sum()
+            loss = loss + (weight * objective(shown @ weights + biases[number], wanted)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -232,36 +242,46 @@ def _rate(step: int, settings: Settings) -> float:
     return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, settings.steps - warm))))
 
 
-Pool = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
-"""Row numbers of one person: resting baseline, class 0, class 1."""
+Pool = tuple[NDArray[np.intp], list[NDArray[np.intp]]]
+"""Row numbers of one person: resting baseline, and each class or level that the person has."""
 
 
 def _pools(prepared: Prepared, rows: NDArray[np.intp]) -> dict[str, Pool]:
     pools: dict[str, Pool] = {}
+    binary = prepared.target.kind == "binary"
     for who in sorted(set(prepared.person[rows].tolist())):
         own = rows[prepared.person[rows] == who]
-        baseline = own[prepared.baseline[own]]
-        zero, one = (own[prepared.trained[own] & (prepared.label[own] == label)] for label in (0, 1))
-        if len(baseline) < 3 or not len(zero) or not len(one):
+        baseline, wanted = own[prepared.baseline[own]], own[prepared.trained[own]]
+        label = prepared.label[wanted]
+        parts = [wanted[label == one] for one in ((0, 1) if binary else np.unique(label))]
+        if len(baseline) < 3 or not parts or not all(len(part) for part in parts):
+            found = " and ".join(f"{len(part)} of class {one}" for one, part in enumerate(parts)) if binary else "none"
             raise TrainingError(
-                f"person {who}: {len(baseline)} resting baseline windows, {len(zero)} of class 0 and {len(one)} of "
-                "class 1; training needs 3, 1 and 1."
+                f"person {who}: {len(baseline)} resting baseline windows and to train on {found}; training needs 3 and "
+                "of each class 1."
             )
-        pools[who] = (baseline, zero, one)
+        pools[who] = (baseline, parts)
     return pools
 
 
 def _step_loss(
-    network: FusionModel, prepared: Prepared, pools: list[Pool], settings: Settings, random: np.random.Generator
+    network: FusionModel,
+    objective: Objective,
+    prepared: Prepared,
+    pools: list[Pool],
+    settings: Settings,
+    random: np.random.Generator,
 ) -> Tensor:
     rows = []
-    sizes = (settings.baseline_windows, settings.class_windows, settings.class_windows)
-    for pool in pools:
-        rows += [
-            random.choice(part, size=size, replace=len(part) < size) for part, size in zip(pool, sizes, strict=True)
-        ]
+    judged = 2 * settings.class_windows
+    for baseline, parts in pools:
+        sizes = [len(share) for share in np.array_split(np.arange(judged), len(parts))]
+        if sizes[0] != sizes[-1]:
+            parts = [parts[index] for index in random.permutation(len(parts))]
+        for part, size in zip((baseline, *parts), (settings.baseline_windows, *sizes), strict=True):
+            rows.append(random.choice(part, size=size, replace=len(part) < size))
     picked = np.concatenate(rows)
-    people, each = len(pools), sum(sizes)
+    people, each = len(pools), settings.baseline_windows + judged
     eeg = torch.from_numpy(prepared.signals["eeg"][picked])
     ecg = torch.from_numpy(prepared.signals["ecg"][picked])
     # One electrode cap a person and step: a channel that is silent is so in the baseline, too.
@@ -276,9 +296,8 @@ def _step_loss(
     spread = rest_spread(own, pooled, settings)
     shown = embedding[:, settings.baseline_windows :]
     count = people * shown.shape[1]
-    label = torch.from_numpy(
-        prepared.label[picked].reshape(people, each)[:, settings.baseline_windows :].reshape(-1).astype(np.float32)
-    )
+    judged_rows = picked.reshape(people, each)[:, settings.baseline_windows :].reshape(-1)
+    answer = objective.answers(prepared.label[judged_rows], prepared.value[judged_rows])
     usable = prepared.usable[picked].reshape(people, each, len(KINDS))
     # A kind whose baseline is unusable cannot be used by anyone.
     rested = usable[:, : settings.baseline_windows].mean(1, keepdims=True) >= MIN_SHARE
@@ -290,9 +309,8 @@ def _step_loss(
         mean.expand_as(shown).flatten(0, 1),
         spread.expand_as(shown).flatten(0, 1),
     )[:, 0]
-    target = label * (1.0 - settings.label_smoothing) + 0.5 * settings.label_smoothing
     weight = torch.from_numpy((use.sum(1) > 0).astype(np.float32))
-    losses: Tensor = functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    losses: Tensor = objective(logit, answer)
     linear = network.head[-1]
     assert isinstance(linear, torch.nn.Linear)
     return (losses * weight).sum() / weight.sum().clamp(min=1.0) + settings.head_penalty * linear.weight.square().sum()
@@ -398,10 +416,10 @@ def logits(
     embedding: NDArray[np.float32],
     use: tuple[bool, bool],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Raw log odds (rows,) as live with the kinds ``use``, and which kinds (rows, 2) they really rest on.
+    """Raw logits (rows,) as live with the kinds ``use``, and which kinds (rows, 2) they really rest on.
 
     ``embedding`` (rows, D) is what `embed` gives. A kind that is not good enough in a window is not used; where none is
-    left the log odds are those of no signal at all, where a live session would withhold the estimate.
+    left the logits are those of no signal at all, where a live session would withhold the estimate.
     """
     mean, spread, allowed = seen_from_rest(trained, embedding, prepared, rows)
     used = allowed & np.array(use)
@@ -412,3 +430,42 @@ def logits(
         torch.from_numpy(spread),
     )
     return value[:, 0].numpy().astype(np.float64), used
+
+
+References = dict[str, tuple[Reference, Reference]]
+"""kind -> what plain embeddings and those seen from rest are compared with."""
+
+
+def references(
+    trained: Trained, prepared: Prepared, rows: NDArray[np.intp], embedding: NDArray[np.float32]
+) -> References:
+    """Where the usable windows among ``rows`` lie, of embeddings (rows, D): what later windows are compared with."""
+    mean, spread, allowed = seen_from_rest(trained, embedding, prepared, rows)
+    trained_on, usable = prepared.trained[rows], prepared.usable[rows]
+    found = {}
+    for number, (kind, part) in enumerate(zip(KINDS, _kind_slices(trained.network), strict=True)):
+        plain = usable[:, number] & (trained_on | prepared.baseline[rows])
+        rested = allowed[:, number] & trained_on
+        found[kind] = (
+            fit_reference(embedding[plain, part]),
+            fit_reference(less_rest(embedding[rested, part], mean[rested, part], spread[rested, part])),
+        )
+    return found
+
+
+def distances(
+    trained: Trained,
+    compared: References,
+    prepared: Prepared,
+    rows: NDArray[np.intp],
+    embedding: NDArray[np.float32],
+) -> dict[str, NDArray[np.float64]]:
+    """kind -> plain distance and that seen from rest, (rows, 2), of embeddings (rows, D); NaN where it is not used."""
+    mean, spread, allowed = seen_from_rest(trained, embedding, prepared, rows)
+    found = {}
+    for number, (kind, part) in enumerate(zip(KINDS, _kind_slices(trained.network), strict=True)):
+        plain, rested = compared[kind]
+        values = embedding[:, part]
+        both = np.stack([plain(values), rested(less_rest(values, mean[:, part], spread[:, part]))], axis=1)
+        found[kind] = np.where(allowed[:, number, None], both, np.nan)
+    return found

@@ -14,19 +14,15 @@ import devices
 import models
 import realtime
 from models.api import InputSpec, Window, WindowSpec
-from models.bundle import Gate
+from models.bundle import Gate, Target
+from models.montage import PUBLISHED
 from offline_training.api import Recording, TrainingError
 from realtime.windows import iter_windows
 
 KINDS = ("eeg", "ecg")
-CBRAMOD_CHANNELS = (
-    *("FP1", "FP2", "F3", "F4", "C3", "C4", "P3", "P4", "O1", "O2"),
-    *("F7", "F8", "T3", "T4", "T5", "T6", "FZ", "CZ", "PZ"),
-)
-"""In the order of CBraMod's published pre-processing; its positional convolution depends on it."""
 DEFAULT_SPEC = WindowSpec(
     inputs=(
-        InputSpec(kind="eeg", channels=CBRAMOD_CHANNELS, min_channels=16),
+        InputSpec(kind="eeg", channels=PUBLISHED, min_channels=16),
         InputSpec(kind="ecg", channels=("ECG",)),
     ),
     rate=200.0,
@@ -46,12 +42,15 @@ class Prepared:
     """n windows of many people, ordered by person and time."""
 
     spec: WindowSpec
+    target: Target
     signals: Mapping[str, NDArray[np.float32]]
     """kind -> (n, channels, time) in the order and unit of ``spec``."""
     usable: NDArray[np.bool_]
     """(n, kinds) in the order of `KINDS`: passed the gate."""
     label: NDArray[np.int64]
-    """(n,) 0 or 1."""
+    """(n,) 0 or 1; of an ordinal target the number of its level, of a continuous one 0."""
+    value: NDArray[np.float64]
+    """(n,) on the target's own range."""
     person: NDArray[np.str_]
     """(n,)"""
     t_end: NDArray[np.float64]
@@ -68,7 +67,7 @@ class Prepared:
         return sorted(set(self.person.tolist()))
 
 
-_COLUMNS = ("usable", "label", "person", "t_end", "baseline", "trained", "scored")
+_COLUMNS = ("usable", "label", "value", "person", "t_end", "baseline", "trained", "scored")
 
 
 def usable_kinds(window: Window, gate: Gate) -> tuple[bool, ...]:
@@ -86,14 +85,14 @@ def usable_kinds(window: Window, gate: Gate) -> tuple[bool, ...]:
     return tuple(verdicts)
 
 
-def prepare(recordings: Iterable[Recording], spec: WindowSpec, gate: Gate, target: str) -> Prepared:
-    """Windows of all recordings; ``target`` is cut at 0.5 into classes.
+def prepare(recordings: Iterable[Recording], spec: WindowSpec, gate: Gate, target: Target) -> Prepared:
+    """Windows of all recordings, labelled with what they say of ``target``.
 
     Every recording goes through a windower of its own, though those of a session share a clock: no window straddles
     two of them, and the filters start anew, as they do live after a gap.
     """
     signals: dict[str, list[NDArray[np.float32]]] = {kind: [] for kind in KINDS}
-    rows: list[tuple[tuple[bool, ...], int, str, float, bool, bool, bool]] = []
+    rows: list[tuple[tuple[bool, ...], int, float, str, float, bool, bool, bool]] = []
     opened: dict[str, float] = {}
     for recording in recordings:
         start = opened.setdefault(recording.session, recording.start)
@@ -107,13 +106,37 @@ def prepare(recordings: Iterable[Recording], spec: WindowSpec, gate: Gate, targe
                 continue
             for kind in KINDS:
                 signals[kind].append(window.signals[kind])
-            label = int(recording.targets[target] > 0.5)
+            value = recording.targets[target.name]
             verdict = usable_kinds(window, gate)
-            rows.append((verdict, label, recording.person, window.t_end - start, baseline, trained, scored))
+            rows.append(
+                (
+                    verdict,
+                    class_of(value, target),
+                    value,
+                    recording.person,
+                    window.t_end - start,
+                    baseline,
+                    trained,
+                    scored,
+                )
+            )
     if not rows:
         raise TrainingError("no window was cut from any recording; are they shorter than a window?")
     columns = (np.array(column) for column in zip(*rows, strict=True))
-    return Prepared(spec, {kind: np.stack(parts) for kind, parts in signals.items()}, *columns)
+    return Prepared(spec, target, {kind: np.stack(parts) for kind, parts in signals.items()}, *columns)
+
+
+def class_of(value: float, target: Target) -> int:
+    """The class of a value: of a binary target whether it is in the upper half of the range, of an ordinal one the
+    number of the level, of a continuous one 0. Raises TrainingError for a value that the target does not have."""
+    low, high = target.range
+    if target.kind == "ordinal":
+        if value not in target.levels:
+            raise TrainingError(f"{target.name}: a recording has the value {value:g}, the levels are {target.levels}.")
+        return target.levels.index(value)
+    if not low <= value <= high:
+        raise TrainingError(f"{target.name}: a recording has the value {value:g}, the range is {low:g} to {high:g}.")
+    return int(value > 0.5 * (low + high)) if target.kind == "binary" else 0
 
 
 def _is_multiple(time: float, step: float) -> bool:
@@ -128,11 +151,12 @@ def save(prepared: Prepared, folder: Path) -> None:
     np.savez(folder / "columns.npz", **{name: getattr(prepared, name) for name in _COLUMNS})
 
 
-def load(folder: Path, spec: WindowSpec) -> Prepared:
+def load(folder: Path, spec: WindowSpec, target: Target) -> Prepared:
     """What `save` wrote."""
     with np.load(folder / "columns.npz", allow_pickle=False) as columns:
         return Prepared(
             spec,
+            target,
             {kind: np.load(folder / f"{kind}.npy", allow_pickle=False) for kind in KINDS},
             *(columns[name] for name in _COLUMNS),
         )
@@ -146,6 +170,7 @@ def cache_key(spec: WindowSpec, gate: Gate, digest: str) -> str:
     for name in ("windows", "filters", "resample", "intake", "quality", "unfiltered", "ring", "sources"):
         found.update((folder / f"{name}.py").read_bytes())
     found.update((Path(devices.__path__[0]) / "api.py").read_bytes())
-    found.update((Path(models.__path__[0]) / "electrodes.py").read_bytes())
+    for name in ("electrodes", "montage"):
+        found.update((Path(models.__path__[0]) / f"{name}.py").read_bytes())
     found.update(Path(__file__).read_bytes())
     return found.hexdigest()[:16]

@@ -23,11 +23,24 @@ from numpy.typing import NDArray
 from scipy import special
 
 import models
-from models.bundle import Bundle, Calibration, Rest, Target, combination
+from models.bundle import BinaryCalibration, Bundle, Calibration, DistanceLimit, Rest, Target, combination
+from models.distance import limits_of
 from offline_training import baselines, evaluate
 from offline_training.datasets import eegmat
 from offline_training.export import export_bundle
-from offline_training.finetune import MIN_SHARE, Settings, Start, Trained, draw, embed, logits, train
+from offline_training.finetune import (
+    MIN_SHARE,
+    References,
+    Settings,
+    Start,
+    Trained,
+    distances,
+    draw,
+    embed,
+    logits,
+    references,
+    train,
+)
 from offline_training.prepare import (
     DEFAULT_GATE,
     DEFAULT_SPEC,
@@ -74,6 +87,8 @@ class Outcome:
     raw: dict[str, NDArray[np.float64]]
     exact: dict[str, NDArray[np.bool_]]
     """For rows of the network: whether the window was good enough for all the kinds that the row asks for."""
+    distance: dict[str, NDArray[np.float64]]
+    """kind -> (n, 2), how far from the windows trained on, plain and seen from rest; NaN where it is not usable."""
 
 
 def cross_validate(
@@ -113,6 +128,11 @@ def cross_validate(
             for prefix, way in ways:
                 trained = train(prepared, train_rows, way, start)
                 embedding = embed(trained.network, prepared, test_rows)
+                if not prefix:
+                    seen = embed(trained.network, prepared, train_rows)
+                    compared = references(trained, prepared, train_rows, seen)
+                    far = distances(trained, compared, prepared, test_rows, embedding)
+                    parts |= {f"distance {kind}": both[prepared.scored[test_rows]] for kind, both in far.items()}
                 for name, use in USES.items():
                     value, used = logits(trained, prepared, test_rows, embedding, use)
                     parts[prefix + ROWS[name]] = value[prepared.scored[test_rows]]
@@ -123,9 +143,10 @@ def cross_validate(
                 stored.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(stored, **parts)
         for name, value in parts.items():
-            raw.setdefault(name, np.empty(len(scored), value.dtype))[place[kept]] = value
+            raw.setdefault(name, np.empty((len(scored), *value.shape[1:]), value.dtype))[place[kept]] = value
         _say(f"fold {number + 1} of {len(folds)}: {', '.join(fold.test)} ({time.perf_counter() - began:.0f} s)")
     exact = {row: raw.pop(f"exact {row}").astype(np.bool_) for row in ROWS.values()}
+    distance = {kind: raw.pop(f"distance {kind}") for kind in KINDS}
     tested = number_of >= 0
     return Outcome(
         prepared.label[scored][tested],
@@ -133,6 +154,7 @@ def cross_validate(
         number_of[tested],
         {name: value[tested] for name, value in raw.items()},
         {name: value[tested] for name, value in exact.items()},
+        {kind: value[tested] for kind, value in distance.items()},
     )
 
 
@@ -168,19 +190,48 @@ def classical_logits(
     return found
 
 
-def calibrations(outcome: Outcome) -> dict[str, Calibration]:
-    """Calibration of every combination of kinds, fitted on all the log odds of ``outcome``.
+def calibrations(outcome: Outcome) -> dict[str, dict[str, Calibration]]:
+    """Calibration of the target for every combination of kinds, fitted on all the log odds of ``outcome``.
 
     For the bundle that ships they come from folds `without` the person held out: leaving out that person's own rows
     would not do, since the other folds' networks were trained on them.
     """
-    found = {}
+    found: dict[str, dict[str, Calibration]] = {}
     for name, row in ROWS.items():
         # Calibrated on the windows that really rest on these kinds; live the others fall to another calibration.
         wanted = outcome.exact[row]
         fit = evaluate.calibrate(outcome.label[wanted], outcome.raw[row][wanted], outcome.person[wanted])
-        found[name] = Calibration(temperature=(fit.temperature,), bias=(fit.bias,), logit_sd=(fit.logit_sd,))
+        found[name] = {TARGET.name: fit.of_manifest()}
     return found
+
+
+def distance_limits(outcome: Outcome) -> dict[str, DistanceLimit]:
+    """kind -> how far 99 % of the usable windows of people not trained on lie at most."""
+    return {kind: limits_of(*_finite(both).T) for kind, both in outcome.distance.items()}
+
+
+def distance_quality(outcome: Outcome) -> dict[str, dict[str, float]]:
+    """What share of usable windows lies within the limit, by kind, when the limit is taken from the other folds, and
+    how it is for the person with the smallest share."""
+    quality = {}
+    for kind, both in outcome.distance.items():
+        within = np.full(len(both), np.nan)
+        for number in np.unique(outcome.fold):
+            own = (outcome.fold == number) & np.isfinite(both).all(1)
+            limit = limits_of(*_finite(both[outcome.fold != number]).T)
+            within[own] = (both[own] <= (limit.plain, limit.rested)).all(1)
+        usable = np.isfinite(within)
+        people = [within[usable & (outcome.person == who)].mean() for who in np.unique(outcome.person[usable])]
+        quality[kind] = {
+            "windows": int(usable.sum()),
+            "within_nested": float(within[usable].mean()),
+            "worst_person": float(min(people)),
+        }
+    return quality
+
+
+def _finite(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rows[np.isfinite(rows).all(1)]
 
 
 def calibration_quality(outcome: Outcome) -> dict[str, dict[str, float]]:
@@ -243,17 +294,19 @@ def build(
             )
     _say(f"the same folds without {held_out}, for the calibration")
     apart = None if checkpoint is None else checkpoint / f"without-{held_out}"
-    calibration = calibrations(
-        cross_validate(prepared, without(split, held_out), settings, start, apart, compare=False)
-    )
+    without_them = cross_validate(prepared, without(split, held_out), settings, start, apart, compare=False)
+    calibration, limits = calibrations(without_them), distance_limits(without_them)
     trained_on = [who for who in prepared.people if who != held_out]
-    final = train(prepared, np.flatnonzero(np.isin(prepared.person, trained_on)), settings, start)
-    held = held_out_check(prepared, final, calibration["eeg+ecg"], held_out)
+    rows = np.flatnonzero(np.isin(prepared.person, trained_on))
+    final = train(prepared, rows, settings, start)
+    compared = references(final, prepared, rows, embed(final.network, prepared, rows))
+    held = held_out_check(prepared, final, calibration["eeg+ecg"][TARGET.name], limits, compared, held_out)
     fused = scores[ROWS["eeg+ecg"]]
     metrics: dict[str, object] = {
         "scores": {name: score.to_json() for name, score in scores.items()},
         "per_person": evaluate.per_person(outcome.label, outcome.raw[ROWS["eeg+ecg"]], outcome.person),
         "calibration": calibration_quality(outcome),
+        "distance": distance_quality(outcome),
         "held_out_person": held,
     }
     training: dict[str, object] = {
@@ -279,7 +332,7 @@ def build(
         out,
         final.network,
         name="insula-arousal",
-        version="0.1.0",
+        version="0.2.0",
         window=prepared.spec,
         targets=(TARGET,),
         rest=Rest(
@@ -291,6 +344,8 @@ def build(
         ),
         gate=DEFAULT_GATE,
         calibration=calibration,
+        distance=limits,
+        references=compared,
         accuracy=accuracy_line(fused, folds),
         limits=LIMITS,
         metrics=metrics,
@@ -319,7 +374,8 @@ def protocol(folds: int, held_out: str) -> str:
         f"{REST_SECONDS:g} s of rest are the resting baseline and not scored; scored every {SCORE_EVERY:g} s at the "
         "threshold 0.5 fixed beforehand; intervals are 95 % bootstrap over people. The bundle's network is trained "
         f"on everyone but {held_out}, and its calibration fitted on out-of-fold log odds of everyone but {held_out} by "
-        f"networks not trained on {held_out} either. The settings were compared by cross-validation over everyone, "
+        f"networks not trained on {held_out} either; so are the limits of "
+        "distance. The settings were compared by cross-validation over everyone, "
         f"{held_out} included; nothing else that an estimate depends on has seen the labels of {held_out}. The scores "
         "and the nested calibration errors are over everyone"
     )
@@ -329,32 +385,48 @@ def windows(data: Path, cache: Path | None, digest: str, people: Sequence[str] |
     """The windows of the data set, or of some people of it, from ``cache`` where they lie there already."""
     folder = None
     if cache is not None:
-        folder = cache / f"windows-{cache_key(DEFAULT_SPEC, DEFAULT_GATE, digest + repr(people))}"
+        folder = cache / f"windows-{cache_key(DEFAULT_SPEC, DEFAULT_GATE, digest + repr((people, TARGET)))}"
         if (folder / "columns.npz").is_file():
-            return load(folder, DEFAULT_SPEC)
+            return load(folder, DEFAULT_SPEC, TARGET)
     chosen = (one for one in eegmat.recordings(data) if people is None or one.person in people)
-    prepared = prepare(chosen, DEFAULT_SPEC, DEFAULT_GATE, TARGET.name)
+    prepared = prepare(chosen, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     if folder is not None:
         save(prepared, folder)
     return prepared
 
 
-def held_out_check(prepared: Prepared, trained: Trained, calibration: Calibration, who: str) -> dict[str, object]:
-    """Mean arousal of the person left out: in the last minute of rest and under arithmetic."""
+def held_out_check(
+    prepared: Prepared,
+    trained: Trained,
+    calibration: Calibration,
+    limits: dict[str, DistanceLimit],
+    compared: References,
+    who: str,
+) -> dict[str, object]:
+    """Mean arousal of the person left out, in the last minute of rest and under arithmetic, and what share of the
+    person's usable windows lies within the limit of distance."""
+    assert isinstance(calibration, BinaryCalibration)
     rows = np.flatnonzero(prepared.person == who)
-    raw, used = logits(trained, prepared, rows, embed(trained.network, prepared, rows), (True, True))
-    probability = special.expit(raw / calibration.temperature[0] + calibration.bias[0])
+    embedding = embed(trained.network, prepared, rows)
+    raw, used = logits(trained, prepared, rows, embedding, (True, True))
+    probability = special.expit(raw / calibration.temperature + calibration.bias)
     t_end, label = prepared.t_end[rows], prepared.label[rows]
     wanted = prepared.scored[rows]
     last = t_end[label == 0].max()
     rest = wanted & (label == 0) & (t_end - prepared.spec.seconds >= last - 60.0)
     load_ = wanted & (label == 1)
+    within = {}
+    for kind, both in distances(trained, compared, prepared, rows, embedding).items():
+        usable = _finite(both[wanted])
+        limit = limits[kind]
+        within[kind] = float((usable <= (limit.plain, limit.rested)).all(1).mean()) if len(usable) else None
     return {
         "person": who,
         "rest_last_minute": float(probability[rest].mean()),
         "mental_arithmetic": float(probability[load_].mean()),
         "windows": [int(rest.sum()), int(load_.sum())],
         "used": combination([kind for kind, share in zip(KINDS, used[wanted].mean(0), strict=True) if share > 0.5]),
+        "within_distance": within,
     }
 
 
@@ -363,9 +435,9 @@ def _folds_key(settings: Settings, people: Sequence[str], digest: str) -> str:
     windows_key = cache_key(DEFAULT_SPEC, DEFAULT_GATE, digest)
     found = hashlib.sha256(repr((settings, people, windows_key, SEED, torch.__version__)).encode())
     here, network = Path(__file__).parent, Path(models.__path__[0])
-    for name in ("finetune.py", "baselines.py", "splits.py", "recipe.py"):
+    for name in ("finetune.py", "objectives.py", "baselines.py", "splits.py", "recipe.py"):
         found.update((here / name).read_bytes())
-    for name in ("fusion.py", "calibration.py", "encoders/cbramod.py"):
+    for name in ("fusion.py", "calibration.py", "distance.py", "encoders/cbramod.py"):
         found.update((network / name).read_bytes())
     return found.hexdigest()[:16]
 

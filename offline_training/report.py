@@ -45,6 +45,8 @@ Brackets are 95 % intervals over people. Protocol: {manifest.training["protocol"
 session falls back to the other kind, as the fused row does, or withholds. {contribution(manifest)}Selection: \
 {manifest.training["selection"]}.
 
+{reach(manifest)}
+
 {demonstration(manifest)}
 
 ## Limits
@@ -74,6 +76,21 @@ def contribution(manifest: Manifest) -> str:
     return (
         f"Training the encoders changed balanced accuracy by {gain[0]:+.3f} and AUROC by {gain[1]:+.3f} against "
         "encoders left as they were drawn; compare with the classical rows, which see band power and heart rate only. "
+    )
+
+
+def reach(manifest: Manifest) -> str:
+    """What the limit of distance to the training data leaves in, in a sentence or two."""
+    quality = manifest.metrics["distance"]
+    assert isinstance(quality, dict)
+    shares = ", ".join(
+        f"{100 * row['within_nested']:.1f} % of {row['windows']} usable windows of {kind.upper()} "
+        f"({100 * row['worst_person']:.0f} % of the person with the fewest)"
+        for kind, row in quality.items()
+    )
+    return (
+        "A kind of signal that lies farther from the training data than its limit is not used. Within limits taken "
+        f"from the other folds lie {shares}. The scores above are of all windows, those beyond the limit included."
     )
 
 

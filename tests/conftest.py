@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from models.api import InputSpec, Verdict, Window, WindowSpec
-from models.bundle import Bundle, Calibration, Gate, Rest, Target
+from models.bundle import BinaryCalibration, Bundle, DistanceLimit, Gate, Rest, Target
+from models.distance import Reference
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
@@ -54,8 +55,17 @@ def bundle(fusion, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The small network, exported once as a real bundle with a resting baseline of 20 s."""
     from offline_training.export import export_bundle
 
-    def calibration(scale: float) -> Calibration:
-        return Calibration(temperature=(scale, 1.0), bias=(0.1, -0.1), logit_sd=(0.8, 1.2))
+    def calibration(scale: float) -> dict[str, BinaryCalibration]:
+        return {
+            "arousal": BinaryCalibration(temperature=scale, bias=0.1, logit_sd=0.8),
+            "effort": BinaryCalibration(temperature=1.0, bias=-0.1, logit_sd=1.2),
+        }
+
+    def anywhere(width: int) -> Reference:
+        """Around zero, so wide that nothing of these tests is far from it unless its limit is made small."""
+        return Reference(np.zeros(width), np.eye(width) / 100)
+
+    widths = {"eeg": fusion.config.eeg_dim, "ecg": fusion.config.ecg_dim}
 
     return export_bundle(
         tmp_path_factory.mktemp("bundle") / "small",
@@ -81,6 +91,8 @@ def bundle(fusion, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         ),
         gate=Gate(min_present={"eeg": 0.9, "ecg": 0.9}, min_quality={"eeg": 0.5, "ecg": 0.5}),
         calibration={"eeg+ecg": calibration(1.0), "eeg": calibration(1.5), "ecg": calibration(2.0)},
+        distance={kind: DistanceLimit(plain=1.0, rested=1.0) for kind in widths},
+        references={kind: (anywhere(width), anywhere(width)) for kind, width in widths.items()},
         accuracy="random weights: none",
         limits="for tests only",
         metrics={"balanced_accuracy": {"arousal": 0.5}},

@@ -17,12 +17,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.api import InputSpec, WindowSpec
 from models.bundle import (
+    DISTANCE,
     GOLDEN,
     GRAPH,
     INPUTS,
     OUTPUTS,
     WEIGHTS,
-    Calibration,
+    BinaryCalibration,
+    DistanceLimit,
     Gate,
     Manifest,
     Rest,
@@ -30,6 +32,7 @@ from models.bundle import (
     pack_golden,
     write_bundle,
 )
+from models.distance import Reference, pack_references
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS, HOP, RATE, REST = 2.0, 0.5, 200.0, 3.0
@@ -142,7 +145,8 @@ def quick(tmp_path_factory) -> Path:
     }
     inputs = {name: value.astype(np.float32) for name, value in inputs.items()}
     outputs = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run(list(OUTPUTS), inputs)
-    calibration = Calibration(temperature=(1.0,), bias=(0.0,), logit_sd=(1.0,))
+    calibration = {"arousal": BinaryCalibration(temperature=1.0, bias=0.0, logit_sd=1.0)}
+    anywhere = Reference(np.zeros(1), np.full((1, 1), 0.001))
     manifest = Manifest(
         name="quick",
         version="0.1",
@@ -157,6 +161,7 @@ def quick(tmp_path_factory) -> Path:
         rest=Rest(seconds=REST, min_share=0.5, pooled_sd=(0.5, 0.5), prior_windows=10.0, floor=0.1),
         gate=Gate(min_present={"eeg": 0.8, "ecg": 0.8}, min_quality={"eeg": 0.5, "ecg": 0.5}),
         calibration={"eeg+ecg": calibration, "eeg": calibration, "ecg": calibration},
+        distance={kind: DistanceLimit(plain=1.0, rested=1.0) for kind in ("eeg", "ecg")},
         accuracy="none: amplitudes only",
         limits="for tests only",
         metrics={},
@@ -167,6 +172,7 @@ def quick(tmp_path_factory) -> Path:
     files = {
         GRAPH: content,
         WEIGHTS: b"none",
+        DISTANCE: pack_references(dict.fromkeys(("eeg", "ecg"), (anywhere, anywhere))),
         GOLDEN: pack_golden(inputs, dict(zip(OUTPUTS, outputs, strict=True))),
     }
     folder = tmp_path_factory.mktemp("quick") / "bundle"
@@ -182,7 +188,7 @@ class Scenes:
         self._scenes = {name: self._pool.submit(play, *given) for name, (play, *given) in played.items()}
 
     def __getitem__(self, name):
-        return self._scenes[name].result(150)
+        return self._scenes[name].result(300)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

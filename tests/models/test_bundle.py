@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,18 @@ import numpy as np
 import pytest
 
 from models.api import ModelError
-from models.bundle import default_bundle_folder, golden, load_bundle, write_bundle
+from models.bundle import (
+    GOLDEN,
+    ContinuousCalibration,
+    OrdinalCalibration,
+    Target,
+    default_bundle_folder,
+    golden,
+    load_bundle,
+    pack_golden,
+    write_bundle,
+)
+from models.distance import Distance
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,10 +145,48 @@ def test_a_huge_manifest_is_not_read(folder):
     assert "at most 4000000 are read" in refusal(folder)
 
 
-@pytest.mark.parametrize("schema", [2, 0, "1", True, None, {}])
+@pytest.mark.parametrize("schema", [1, 3, 0, "2", True, None, {}])
 def test_an_unknown_schema_is_refused(folder, schema):
     edit(folder, lambda manifest: manifest.update(schema=schema))
-    assert "this insula reads 1; update insula or the bundle" in refusal(folder)
+    assert "this insula reads 2; update insula or the bundle" in refusal(folder)
+
+
+def test_a_bundle_of_schema_1_is_answered_with_one_line_before_anything_else_of_it_is_read(folder):
+    old = {"schema": 1, "calibration": {"eeg": {"temperature": [1.0]}}, "files": "gone"}
+    (folder / "manifest.json").write_text(json.dumps(old), encoding="utf-8")
+    assert refusal(folder) == "FOLDER/manifest.json: schema is 1, this insula reads 2; update insula or the bundle"
+
+
+@pytest.fixture(scope="module")
+def mixed(bundle, tmp_path_factory):
+    """The small bundle, said to have a target of each kind; nothing computes its graph."""
+    inputs, outputs = golden(bundle)
+    outputs["logit"] = np.zeros((1, 3), np.float32)
+    manifest = replace(
+        bundle.manifest,
+        targets=(
+            *bundle.manifest.targets[:1],
+            Target(name="rating", kind="ordinal", range=(1.0, 5.0), levels=(1.0, 2.0, 3.5, 5.0), meaning="1 low"),
+            Target(name="valence", kind="continuous", range=(1.0, 9.0), meaning="1 sad, 9 glad"),
+        ),
+        calibration={
+            used: {
+                "arousal": fits["arousal"],
+                "rating": OrdinalCalibration(temperature=1.0, thresholds=(-1.0, 0.0, 1.5), logit_sd=0.5),
+                "valence": ContinuousCalibration(slope=-1.0, intercept=5.0, sd=1.5),
+            }
+            for used, fits in bundle.manifest.calibration.items()
+        },
+    )
+    files = {name: bundle.read(name) for name in bundle.files} | {GOLDEN: pack_golden(inputs, outputs)}
+    return write_bundle(tmp_path_factory.mktemp("mixed") / "bundle", manifest, files)
+
+
+def test_targets_of_every_kind_are_read_as_they_were_written(mixed):
+    loaded = load_bundle(mixed.folder).manifest
+    assert loaded == mixed.manifest
+    assert [target.kind for target in loaded.targets] == ["binary", "ordinal", "continuous"]
+    assert loaded.calibration["ecg"]["rating"].thresholds == (-1.0, 0.0, 1.5)
 
 
 def fields(value, path=()):
@@ -152,26 +202,93 @@ def fields(value, path=()):
             yield from fields(entry, (*path, index))
 
 
-def test_every_field_is_needed_and_checked(bundle, folder):
-    pristine = json.loads((bundle.folder / "manifest.json").read_text(encoding="utf-8"))
+WRONG = (None, "deleted", True, "", -1e300, 1e300, 10**400, [], [[]], {}, {"surprise": 1}, "line\nbreak\x1b[31m")
+
+
+def copy_of(bundle, folder):
+    folder.mkdir()
+    for path in bundle.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_every_field_is_needed_and_checked(mixed, tmp_path):
+    folder = copy_of(mixed, tmp_path / "mixed")
+    pristine = json.loads((mixed.folder / "manifest.json").read_text(encoding="utf-8"))
     seen = 0
     for path in fields(pristine):
-        for wrong in (None, "deleted", -1e300, 10**400, [[]], {"surprise": 1}, "line\nbreak\x1b[31m"):
+        held = pristine
+        for key in path:
+            held = held[key]
+        for wrong in WRONG:
             manifest = json.loads(json.dumps(pristine))
             entry = manifest
             for key in path[:-1]:
                 entry = entry[key]
-            free = wrong == {"surprise": 1} and path[0] in ("metrics", "training", "network")
-            if free or (wrong == "deleted" and isinstance(path[-1], int)):
+            free = isinstance(wrong, dict) and path[0] in ("metrics", "training", "network")
+            may_be_empty = wrong == [] and path[-1] in ("notch", "levels") and held == []
+            if free or may_be_empty or (wrong == "deleted" and isinstance(path[-1], int)):
                 continue
             if wrong == "deleted":
                 del entry[path[-1]]
             else:
                 entry[path[-1]] = wrong
             (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-            assert refusal(folder), path
+            assert refusal(folder), (path, wrong)
             seen += 1
-    assert seen > 300
+    assert seen > 1000
+
+
+def objects(value, path=()):
+    """Where the objects of a manifest stand whose fields are all known."""
+    if isinstance(value, dict) and path[:1] not in (("metrics",), ("training",), ("network",)):
+        yield path
+        for key, entry in value.items():
+            yield from objects(entry, (*path, key))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from objects(entry, (*path, index))
+
+
+def test_a_field_that_no_part_of_a_manifest_has_is_not_passed_over(mixed, tmp_path):
+    folder = copy_of(mixed, tmp_path / "mixed")
+    pristine = json.loads((mixed.folder / "manifest.json").read_text(encoding="utf-8"))
+    places = list(objects(pristine))
+    for path in places:
+        manifest = json.loads(json.dumps(pristine))
+        entry = manifest
+        for key in path:
+            entry = entry[key]
+        entry["surprise"] = 1
+        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        assert "surprise" in refusal(folder), path
+    assert len(places) > 25
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["targets"][1].update(levels=[1, 3, 2, 5]), "2 or more rising values from 1 to 5"),
+        (lambda m: m["targets"][1].update(levels=[1, 5, 5, 5]), "targets[1].levels"),
+        (lambda m: m["targets"][1].update(levels=[1, 2, 3.5, 4]), "the ends of the range"),
+        (lambda m: m["targets"][1].update(levels=[1]), "2 or more"),
+        (lambda m: m["targets"][1].update(levels=list(range(1000))), "a list of 0 to 16"),
+        (lambda m: m["targets"][0].update(levels=[0, 1]), "none of a binary target"),
+        (lambda m: m["targets"][2].update(kind="ordinal"), "targets[2].levels"),
+        (lambda m: m["targets"][2].update(kind="binary"), "calibration.eeg+ecg.valence.temperature is missing"),
+        (lambda m: m["calibration"]["eeg"]["rating"].update(thresholds=[0, 0, 1]), "rising values"),
+        (lambda m: m["calibration"]["eeg"]["rating"].update(thresholds=[0, 1]), "a list of 3"),
+        (lambda m: m["calibration"]["eeg"].pop("valence"), "calibration.eeg.valence is missing"),
+        (lambda m: m["calibration"]["ecg"]["valence"].update(sd=-1), "calibration.ecg.valence.sd is -1"),
+        (lambda m: m["distance"].pop("ecg"), "distance.ecg is missing"),
+        (lambda m: m["distance"]["eeg"].update(plain=0), "distance.eeg.plain is 0"),
+        (lambda m: m["files"].pop("distance.npz"), "files lacks distance.npz"),
+    ],
+)
+def test_a_wrong_target_calibration_or_limit_is_named(mixed, tmp_path, change, said):
+    folder = copy_of(mixed, tmp_path / "mixed")
+    edit(folder, change)
+    assert said in refusal(folder)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +304,7 @@ def test_every_field_is_needed_and_checked(bundle, folder):
         (lambda m: m["rest"]["pooled_sd"].__setitem__(3, 0.0), "rest.pooled_sd[3] is 0.0"),
         (lambda m: m["rest"].update(seconds=1), "rest.seconds is 1"),
         (lambda m: m["calibration"].pop("ecg"), "calibration.ecg is missing"),
-        (lambda m: m["calibration"]["eeg"].update(temperature=[0.0, 1.0]), "calibration.eeg.temperature[0]"),
+        (lambda m: m["calibration"]["eeg"]["effort"].update(temperature=0.0), "calibration.eeg.effort.temperature"),
         (lambda m: m["targets"][0].update(kind="magic"), '"binary"'),
         (lambda m: m["targets"][1].update(name="arousal"), "names that differ"),
         (lambda m: m["targets"][0].update(name="a,b"), "becomes a column"),
@@ -208,26 +325,132 @@ def packed(arrays):
     return buffer.getvalue()
 
 
-def bomb():
+def member(content, name="in_eeg.npy", claimed=None):
+    """A zip of one member, which may claim another size than it has."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("in_eeg.npy", bytes(80_000_000))
-    return buffer.getvalue()
+        archive.writestr(name, content)
+    packed_bytes = bytearray(buffer.getvalue())
+    if claimed is not None:
+        directory = packed_bytes.rindex(b"PK\x01\x02")
+        packed_bytes[directory + 24 : directory + 28] = claimed.to_bytes(4, "little")
+    return bytes(packed_bytes)
 
 
+def npy(shape, descr="<f4", body=b""):
+    """The bytes of an array that claims a shape and a type."""
+    header = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + body
+
+
+class Marking:
+    """What a pickle can do when somebody loads it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["golden.npz", "distance.npz"])
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (lambda: b"PK not really", "no arrays can be read"),
-        (lambda: packed({"in_eeg": np.zeros(3)}), "holds in_eeg, expected in_eeg, in_ecg"),
+        (lambda: packed({"in_eeg": np.zeros(3)}), "holds in_eeg, expected "),
+        (lambda: packed({}), "holds nothing, expected "),
+        (lambda: packed({f"x{i}": np.zeros(1) for i in range(100)}), "in 100 arrays, at most"),
+        (lambda: packed({"a\n\x1b[31mb": np.zeros(1)}), "expected "),
         (lambda: packed({"in_eeg": np.array([{"a": 1}], dtype=object)}), "no arrays can be read"),
-        (bomb, "unpacks to 80000000 bytes"),
+        (lambda: packed({"in_eeg": np.array(["text"])}), "no arrays can be read"),
+        (lambda: packed({"in_eeg": np.array([1j])}), "no arrays can be read"),
+        (lambda: member(bytes(80_000_000)), "unpacks to 80000000 bytes"),
+        (lambda: member(bytes(80_000_000), claimed=1000), "no arrays can be read"),
+        (lambda: member(npy((10**5, 10**5))), "no arrays can be read"),
+        (lambda: member(npy((10**30,))), "no arrays can be read"),
+        (lambda: member(npy((-1,))), "no arrays can be read"),
+        (lambda: member(npy((2,), body=bytes(8)).replace(b"NUMPY\x01", b"NUMPY\x07")), "no arrays can be read"),
+        (lambda: member(npy((2,), descr="O", body=bytes(8))), "no arrays can be read"),
+        (lambda: member(npy((2,), descr="<f4", body=bytes(7))), "no arrays can be read"),
+        (lambda: member(b""), "no arrays can be read"),
+        (lambda: packed({"in_eeg": np.zeros(3)})[:-30], "no arrays can be read"),
     ],
 )
-def test_a_golden_file_of_something_else_is_refused(folder, make, said):
-    (folder / "golden.npz").write_bytes(make())
-    list_again(folder, "golden.npz")
-    assert said in refusal(folder)
+def test_an_array_file_of_something_else_is_refused_without_taking_memory(folder, name, make, said):
+    (folder / name).write_bytes(make())
+    list_again(folder, name)
+    damaged = load_bundle(folder)  # the hash is right: an author who did it on purpose
+    tracemalloc.start()
+    with pytest.raises(ModelError) as caught:
+        golden(damaged) if name == "golden.npz" else Distance(damaged)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    text = str(caught.value)
+    assert said in text
+    assert text.isprintable()
+    assert len(text) < 900 + len(str(folder))
+    assert peak < 200e6
+
+
+@pytest.mark.parametrize("name", ["golden.npz", "distance.npz"])
+def test_a_pickle_in_an_array_file_is_not_run(folder, tmp_path, name):
+    touched = tmp_path / "touched"
+    array = np.empty(1, dtype=object)
+    array[0] = Marking(touched)
+    (folder / name).write_bytes(packed({"in_eeg": array}))
+    list_again(folder, name)
+    damaged = load_bundle(folder)
+    with pytest.raises(ModelError, match="no arrays can be read"):
+        golden(damaged) if name == "golden.npz" else Distance(damaged)
+    assert not touched.exists()
+    np.load(io.BytesIO(packed({"in_eeg": array})), allow_pickle=True)["in_eeg"]
+    assert touched.exists()  # it would have
+
+
+@pytest.mark.parametrize("name", ["golden.npz", "distance.npz"])
+def test_arrays_of_another_shape_than_the_manifest_says_are_refused(folder, name):
+    with np.load(folder / name) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    for key in arrays:
+        (folder / name).write_bytes(packed(arrays | {key: np.concatenate([arrays[key], arrays[key]])}))
+        list_again(folder, name)
+        with pytest.raises(ModelError, match=f"{key} is of shape"):
+            golden(load_bundle(folder)) if name == "golden.npz" else Distance(load_bundle(folder))
+
+
+def test_hashes_of_two_files_that_were_swapped_are_found(folder):
+    def swap(manifest):
+        files = manifest["files"]
+        files["graph.onnx"], files["golden.npz"] = files["golden.npz"], files["graph.onnx"]
+
+    edit(folder, swap)
+    assert "the manifest says" in refusal(folder)
+
+
+def test_a_link_to_a_file_elsewhere_that_is_not_what_the_manifest_says_is_refused(folder, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"not of the bundle")
+    (folder / "graph.onnx").unlink()
+    (folder / "graph.onnx").symlink_to(secret)
+    said = refusal(folder)
+    assert said.startswith("FOLDER/graph.onnx: has 17 bytes, the manifest says")
+    assert "not of the bundle" not in said
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless device on this system")
+def test_a_link_to_an_endless_device_is_refused(folder):
+    (folder / "graph.onnx").unlink()
+    (folder / "graph.onnx").symlink_to("/dev/zero")
+    assert refusal(folder) == "FOLDER/graph.onnx: is not a file"
+
+
+def test_a_file_that_really_is_ten_gigabytes_is_not_read(folder):
+    with (folder / "weights.safetensors").open("r+b") as file:
+        file.truncate(10**10)  # without taking the disk
+    assert "has 10000000000 bytes" in refusal(folder)
+    edit(folder, lambda manifest: manifest["files"]["weights.safetensors"].update(bytes=10**10))
+    assert "files.weights.safetensors.bytes" in refusal(folder)
 
 
 def test_golden_values_that_are_not_finite_are_refused(folder, bundle):

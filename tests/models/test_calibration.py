@@ -1,4 +1,4 @@
-"""Resting statistics and probabilities against their definitions."""
+"""Resting statistics and calibrated estimates against their definitions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import models.calibration
-from models.bundle import Calibration
-from models.calibration import on_ranges, probabilities, resting_statistics
+from models.bundle import BinaryCalibration, ContinuousCalibration, OrdinalCalibration, Target
+from models.calibration import calibrated, resting_statistics
+
+AROUSAL = Target(name="arousal", kind="binary", range=(0.0, 1.0), meaning="")
+RATING = Target(name="rating", kind="ordinal", range=(1.0, 5.0), levels=(1.0, 2.0, 3.0, 5.0), meaning="")
+VALENCE = Target(name="valence", kind="continuous", range=(1.0, 9.0), meaning="")
+
+
+def estimate(target, logit, calibration):
+    mean, sd = calibrated([logit], [target], {target.name: calibration})
+    return float(mean[0]), float(sd[0])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
 
 
 def test_the_examples_in_the_docstrings_hold():
@@ -43,23 +56,65 @@ def test_one_window_or_a_constant_has_a_spread_above_zero(prior):
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0.01, 100), st.floats(-10, 10))
-def test_probabilities_stay_between_zero_and_one(logit, temperature, bias):
-    p, sd = probabilities([logit], Calibration(temperature=(temperature,), bias=(bias,), logit_sd=(1.0,)))
-    assert 0 <= p[0] <= 1
-    assert 0 <= sd[0] <= 0.5
-    assert p[0] == pytest.approx(0.5 * (1 + np.tanh(0.5 * (logit / temperature + bias))), abs=1e-12)
+def test_a_binary_estimate_is_a_probability(logit, temperature, bias):
+    p, sd = estimate(AROUSAL, logit, BinaryCalibration(temperature=temperature, bias=bias, logit_sd=1.0))
+    assert 0 <= p <= 1
+    assert 0 <= sd <= 0.5
+    assert p == pytest.approx(0.5 * (1 + np.tanh(0.5 * (logit / temperature + bias))), abs=1e-12)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0.01, 100))
+def test_an_ordinal_estimate_is_the_expected_level(logit, temperature):
+    fit = OrdinalCalibration(temperature=temperature, thresholds=(-1.0, 0.5, 2.0), logit_sd=1.0)
+    mean, sd = estimate(RATING, logit, fit)
+    with np.errstate(over="ignore"):
+        above = np.array([1.0, *sigmoid(logit / temperature - np.array(fit.thresholds)), 0.0])
+    share = above[:-1] - above[1:]
+    assert share.min() >= 0
+    assert mean == pytest.approx(share @ RATING.levels, abs=1e-9)
+    assert 1 <= mean <= 5
+    assert 0 <= sd <= 2
+
+
+def test_an_ordinal_target_of_two_levels_is_a_binary_one():
+    two = Target(name="rating", kind="ordinal", range=(0.0, 1.0), levels=(0.0, 1.0), meaning="")
+    ordinal = OrdinalCalibration(temperature=2.0, thresholds=(-0.3,), logit_sd=0.7)
+    binary = BinaryCalibration(temperature=2.0, bias=0.3, logit_sd=0.7)
+    assert estimate(two, 1.1, ordinal) == pytest.approx(estimate(AROUSAL, 1.1, binary))
+
+
+@given(st.floats(-1e6, 1e6))
+def test_a_continuous_estimate_is_a_line_that_ends_with_the_range(logit):
+    fit = ContinuousCalibration(slope=1.5, intercept=5.0, sd=0.8)
+    assert estimate(VALENCE, logit, fit) == (min(max(5.0 + 1.5 * logit, 1.0), 9.0), 0.8)
 
 
 def test_the_deviation_is_that_of_logits_that_scatter():
     random = np.random.default_rng(2)
+    thresholds = np.array((-1.0, 0.5, 2.0))
     for wide in (0.2, 1.0, 3.0):
-        calibration = Calibration(temperature=(1.0,), bias=(0.0,), logit_sd=(wide,))
+        binary = BinaryCalibration(temperature=1.0, bias=0.0, logit_sd=wide)
+        ordinal = OrdinalCalibration(temperature=1.0, thresholds=tuple(thresholds), logit_sd=wide)
         for logit in (-2.0, 0.0, 1.0):
-            scattered = 1 / (1 + np.exp(-(logit + wide * random.standard_normal(200_000))))
-            assert probabilities([logit], calibration)[1][0] == pytest.approx(scattered.std(), rel=0.02)
+            scattered = logit + wide * random.standard_normal(200_000)
+            assert estimate(AROUSAL, logit, binary)[1] == pytest.approx(sigmoid(scattered).std(), rel=0.02)
+            level = 1.0 + sigmoid(scattered[:, None] - thresholds) @ np.diff(RATING.levels)
+            assert estimate(RATING, logit, ordinal)[1] == pytest.approx(level.std(), rel=0.02)
+
+
+def test_targets_of_different_kinds_stand_side_by_side():
+    fits = {
+        "arousal": BinaryCalibration(temperature=1.0, bias=0.0, logit_sd=1.0),
+        "valence": ContinuousCalibration(slope=2.0, intercept=5.0, sd=0.5),
+        "rating": OrdinalCalibration(temperature=1.0, thresholds=(-1.0, 0.0, 1.0), logit_sd=0.0),
+    }
+    mean, sd = calibrated([0.0, 1.0, 0.0], [AROUSAL, VALENCE, RATING], fits)
+    assert mean.tolist() == [0.5, 7.0, pytest.approx(1 + sigmoid(1.0) + 0.5 + 2 * sigmoid(-1.0))]
+    assert sd[1:].tolist() == [0.5, pytest.approx(0.0, abs=1e-7)]
 
 
 def test_a_range_stretches_mean_and_deviation():
-    mean, sd = on_ranges(np.array([0.0, 0.5]), np.array([0.1, 0.2]), [(0, 1), (1, 9)])
-    np.testing.assert_allclose(mean, [0, 5])
-    np.testing.assert_allclose(sd, [0.1, 1.6])
+    fit = BinaryCalibration(temperature=1.0, bias=0.0, logit_sd=1.0)
+    wide = Target(name="arousal", kind="binary", range=(1.0, 9.0), meaning="")
+    (p, sd), (stretched, wider) = estimate(AROUSAL, 0.7, fit), estimate(wide, 0.7, fit)
+    assert (stretched, wider) == (pytest.approx(1 + 8 * p), pytest.approx(8 * sd))

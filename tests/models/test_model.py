@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from models.api import ModelError, Verdict, Window
-from models.bundle import combination
-from models.calibration import probabilities, resting_statistics
+from models.bundle import DISTANCE, DistanceLimit, combination, write_bundle
+from models.calibration import calibrated, resting_statistics
+from models.distance import Reference, pack_references
 from models.model import Model
 from models.runtimes import load_runtime
 
@@ -80,9 +82,9 @@ def test_an_estimate_is_what_its_parts_compute_by_hand(model, window, bundle, ru
     rest = manifest.rest
     mean, sd = resting_statistics(resting, rest.pooled_sd, rest.prior_windows, rest.floor)
     logit = run(30, rest_mean=mean[None].astype(np.float32), rest_sd=sd[None].astype(np.float32))["logit"][0]
-    p, scatter = probabilities(logit, manifest.calibration["eeg+ecg"])
-    np.testing.assert_allclose(got.mean, [p[0], 1 + 8 * p[1]], rtol=1e-6)
-    np.testing.assert_allclose(got.sd, [scatter[0], 8 * scatter[1]], rtol=1e-6)
+    by_hand, scatter = calibrated(logit, manifest.targets, manifest.calibration["eeg+ecg"])
+    np.testing.assert_allclose(got.mean, by_hand, rtol=1e-6)
+    np.testing.assert_allclose(got.sd, scatter, rtol=1e-6)
 
 
 def test_the_same_windows_give_the_same_bits_also_after_a_reset(bundle, runtime, window):
@@ -130,8 +132,9 @@ def test_a_kind_that_falls_silent_is_calibrated_by_its_own_combination(model, wi
     got = model.update(window(30.0, present={"eeg": 0.0}))
     assert combination(got.used) == "ecg"
     p = (got.mean - [0, 1]) / [1, 8]
-    plain = replace(bundle.manifest.calibration["ecg"], temperature=(1.0, 1.0), bias=(0.0, 0.0))
-    np.testing.assert_allclose(got.sd / [1, 8], probabilities(np.log(p / (1 - p)), plain)[1])
+    fits = bundle.manifest.calibration["ecg"]
+    plain = {name: replace(fit, temperature=1.0, bias=0.0) for name, fit in fits.items()}
+    np.testing.assert_allclose(got.sd, calibrated(np.log(p / (1 - p)), bundle.manifest.targets, plain)[1])
 
 
 @pytest.mark.parametrize(
@@ -257,12 +260,128 @@ def test_figures_that_are_not_finite_are_withheld_and_leave_no_trace(bundle, run
     assert same(model.update(window(32.0)), sound.update(window(32.0)))
 
 
-def test_a_signal_that_is_not_a_number_gives_no_estimate(model, window):
+def test_a_kind_with_one_value_that_is_not_a_number_is_not_used(model, window):
     feed(model, window, FIRST, CLOSING)
     spoilt = window(30.0)
-    for signal in spoilt.signals.values():
-        signal[:] = np.nan
-    assert model.update(spoilt).withheld == "model returned NaN"
+    spoilt.signals["eeg"][2, 100] = np.nan
+    alone, absent = model.update(spoilt), model.update(window(30.0, present={"eeg": 0.0}))
+    assert alone.used == ("ecg",)
+    assert alone.mean.tobytes() == absent.mean.tobytes()
+    spoilt.signals["ecg"][0, 7] = np.inf
+    said = "EEG: holds values that are not numbers, ECG: holds values that are not numbers"
+    assert model.update(spoilt).withheld == said
+
+
+def test_a_value_that_is_not_a_number_does_not_reach_the_resting_baseline(bundle, runtime, window):
+    spoilt, sound = Model(bundle, runtime), Model(bundle, runtime)
+    for t in range(FIRST, CLOSING + 1):
+        one = window(float(t))
+        if t == 10:
+            one.signals["ecg"][:] = np.nan
+        spoilt.update(one)
+        sound.update(window(float(t), present={"ecg": 0.0} if t == 10 else None))
+    assert same(spoilt.update(window(30.0)), sound.update(window(30.0)))
+
+
+# -- how unlike the training data a signal is --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def near(bundle, runtime, window, tmp_path_factory):
+    """The small bundle with limits just beyond what `window` gives: three times its signal is too far."""
+    model = Model(bundle, runtime)
+    feed(model, window, FIRST, CLOSING)
+    seen = [model.update(window(float(t))) for t in range(CLOSING + 1, 60)]
+    assert all(estimate.used == ("eeg", "ecg") for estimate in seen)
+    blank = {
+        "use": np.ones((1, 2), np.float32),
+        "rest_mean": np.zeros((1, bundle.manifest.embedding_dim), np.float32),
+        "rest_sd": np.ones((1, bundle.manifest.embedding_dim), np.float32),
+    }
+    embedded = np.concatenate(
+        [
+            runtime(blank | {kind: signal[None] for kind, signal in window(float(t)).signals.items()})["embedding"]
+            for t in range(FIRST, 60)
+        ]
+    )
+    references, limits, begin = {}, {}, 0
+    for kind, width in bundle.manifest.embedding.items():
+        part = embedded[:, begin : begin + width]
+        begin += width
+        plain = Reference(part.mean(0).astype(float), np.diag(1 / (part.std(0) + 0.05)))
+        references[kind] = (plain, Reference(np.zeros(width), np.eye(width)))
+        limits[kind] = DistanceLimit(plain=2.0 * float(plain(part).max()), rested=4.0)
+    files = {name: bundle.read(name) for name in bundle.files} | {DISTANCE: pack_references(references)}
+    folder = tmp_path_factory.mktemp("near") / "bundle"
+    return write_bundle(folder, replace(bundle.manifest, distance=limits), files)
+
+
+def louder(window, t, kind, times=50.0):
+    """Passes the gate, which goes by verdicts, and is unlike anything before."""
+    one = window(float(t))
+    one.signals[kind][:] *= times if kind == "eeg" else 1.0
+    if kind == "ecg":
+        one.signals[kind][:] = 300 * np.random.default_rng(0).standard_normal(one.signals[kind].shape)
+    return one
+
+
+@pytest.mark.parametrize(("strange", "left"), [("eeg", "ecg"), ("ecg", "eeg")])
+def test_a_kind_unlike_the_training_data_is_not_used_and_changes_nothing(near, runtime, window, strange, left):
+    model = Model(near, runtime)
+    feed(model, window, FIRST, CLOSING)
+    far, absent = model.update(louder(window, 30, strange)), model.update(window(30.0, present={strange: 0.0}))
+    assert far.withheld is None
+    assert far.used == (left,)
+    assert far.mean.tobytes() == absent.mean.tobytes()
+    assert far.sd.tobytes() == absent.sd.tobytes()
+    assert far.distance == absent.distance < 1
+
+
+def test_when_everything_is_unlike_the_training_data_the_reason_says_by_how_much(near, runtime, window):
+    model = Model(near, runtime)
+    feed(model, window, FIRST, CLOSING)
+    strange = louder(window, 30, "eeg")
+    strange.signals["ecg"][:] = louder(window, 30, "ecg").signals["ecg"]
+    estimate = model.update(strange)
+    found = re.fullmatch(
+        r"EEG: unlike the training data \(([\d.]+) x the limit\), "
+        r"ECG: unlike the training data \(([\d.]+) x the limit\)",
+        estimate.withheld,
+    )
+    assert found, estimate.withheld
+    assert np.isnan(estimate.mean).all()
+    assert estimate.used == ()
+    assert estimate.distance == pytest.approx(max(map(float, found.groups())), rel=0.06)
+    assert model.update(window(31.0)).used == ("eeg", "ecg")
+
+
+def test_what_is_unlike_the_training_data_does_not_become_the_resting_baseline(near, runtime, window):
+    model, sound = Model(near, runtime), Model(near, runtime)
+    for t in range(FIRST, CLOSING + 1):
+        said = model.update(louder(window, t, "eeg") if t in (7, 8, 9) else window(float(t)))
+        sound.update(window(float(t), present={"eeg": 0.0} if t in (7, 8, 9) else None))
+        if t == 8:
+            assert said.withheld.startswith("resting baseline: 12 s left; EEG: unlike the training data (")
+            assert said.distance > 1
+    assert same(model.update(window(30.0)), sound.update(window(30.0)))
+
+
+def test_a_kind_that_is_unlike_the_training_data_from_the_beginning_is_left_out(near, runtime, window):
+    model = Model(near, runtime)
+    for t in range(FIRST, CLOSING + 1):
+        closing = model.update(louder(window, t, "eeg"))
+    said = "EEG left out: good for 0 s of the resting baseline, 9 s are needed"
+    assert closing.withheld == f"resting baseline complete; {said}"
+    assert model.update(louder(window, 30, "eeg")).used == ("ecg",)
+
+
+def test_the_distance_is_known_wherever_the_network_ran_and_nowhere_else(near, runtime, window):
+    model = Model(near, runtime)
+    assert np.isnan(model.update(window(3.0, present={"eeg": 0.0, "ecg": 0.0})).distance)
+    resting = feed(model, window, FIRST, CLOSING)
+    assert all(0 < estimate.distance < 1 for estimate in resting)
+    assert 0 < model.update(window(30.0)).distance < 1
+    assert np.isnan(model.update(window(31.0, present={"eeg": 0.0, "ecg": 0.0})).distance)
 
 
 def test_a_window_of_another_shape_is_refused_in_words(model, window):

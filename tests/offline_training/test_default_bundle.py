@@ -21,6 +21,7 @@ from offline_training.api import TrainingError
 from offline_training.datasets import eegmat
 from offline_training.finetune import Settings, draw, embed, logits, train
 from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, prepare
+from offline_training.recipe import TARGET
 from offline_training.report import demonstration
 from offline_training.splits import grouped_folds, without
 from realtime.windows import iter_windows
@@ -92,7 +93,7 @@ def test_a_person_at_chance_is_called_so_on_the_card(built, own, chance):
 
 def test_the_labels_of_the_person_held_out_do_not_touch_the_calibration_that_ships(built):
     folder, bundle, _ = built
-    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, "arousal")
+    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     start = draw(prepared, TINY, recipe.SEED)
     folds = without(grouped_folds(prepared.people, 2, recipe.SEED), "03")
 
@@ -126,14 +127,14 @@ def test_estimates_of_the_bundle_are_those_of_the_network_that_was_trained(built
     for recording in recordings:
         for window in iter_windows(recording.chunks, bundle.manifest.window, recording.streams):
             live[window.t_end] = model.update(window)
-    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, "arousal")
+    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     start = draw(prepared, TINY, recipe.SEED)
     trained = train(prepared, np.flatnonzero(prepared.person != "03"), TINY, start)
     rows = np.flatnonzero(prepared.person == "03")
     raw, used = logits(trained, prepared, rows, embed(trained.network, prepared, rows), (True, True))
     assert used.all()
-    calibration = bundle.manifest.calibration["eeg+ecg"]
-    expected = special.expit(raw / calibration.temperature[0] + calibration.bias[0])
+    calibration = bundle.manifest.calibration["eeg+ecg"]["arousal"]
+    expected = special.expit(raw / calibration.temperature + calibration.bias)
     compared = 0
     for row, value in zip(rows, expected, strict=True):
         estimate = live[float(prepared.t_end[row])]
@@ -179,7 +180,7 @@ def test_a_person_without_both_classes_cannot_be_trained_on(built):
         (one for one in eegmat.recordings(folder) if one.person != "00" or one.rest),
         DEFAULT_SPEC,
         DEFAULT_GATE,
-        "arousal",
+        TARGET,
     )
     with pytest.raises(TrainingError, match=r"person 00: .* 0 of class 1"):
         train(prepared, np.arange(len(prepared.label)), TINY, draw(prepared, TINY, 0))

@@ -11,6 +11,7 @@ from devices.api import Chunk
 from offline_training.api import TrainingError
 from offline_training.datasets import eegmat
 from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, load, prepare, save
+from offline_training.recipe import TARGET
 from realtime.windows import iter_windows
 
 
@@ -54,7 +55,7 @@ def test_a_folder_without_the_archive_is_refused_in_words(tmp_path):
 
 def test_training_windows_are_the_live_windows_to_the_last_bit(folder):
     recordings = list(eegmat.recordings(folder))
-    prepared = prepare(recordings, DEFAULT_SPEC, DEFAULT_GATE, "arousal")
+    prepared = prepare(recordings, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     rest = recordings[0]
     whole = [
         Chunk(
@@ -73,7 +74,7 @@ def test_training_windows_are_the_live_windows_to_the_last_bit(folder):
 
 
 def test_no_window_that_counts_shares_a_sample_with_the_resting_baseline_or_straddles_the_recordings(folder):
-    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, "arousal")
+    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     counted = prepared.trained | prepared.scored
     assert not (counted & prepared.baseline).any()
     assert prepared.t_end[prepared.baseline].max() == 60.0
@@ -89,9 +90,9 @@ def test_no_window_that_counts_shares_a_sample_with_the_resting_baseline_or_stra
 
 
 def test_stored_windows_come_back_as_they_were(folder, tmp_path):
-    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, "arousal")
+    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     save(prepared, tmp_path / "cache")
-    again = load(tmp_path / "cache", DEFAULT_SPEC)
+    again = load(tmp_path / "cache", DEFAULT_SPEC, TARGET)
     for kind in ("eeg", "ecg"):
         assert np.array_equal(again.signals[kind], prepared.signals[kind])
     for name in ("usable", "label", "person", "t_end", "baseline", "trained", "scored"):
@@ -106,7 +107,7 @@ def test_a_dead_lead_is_kept_but_marked_unusable(folder):
         )
         return replace(recording, chunks=chunks)
 
-    prepared = prepare(map(silenced, eegmat.recordings(folder)), DEFAULT_SPEC, DEFAULT_GATE, "arousal")
+    prepared = prepare(map(silenced, eegmat.recordings(folder)), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     assert prepared.usable[:, 0].all()
     assert not prepared.usable[:, 1].any()
 
@@ -115,7 +116,7 @@ def test_the_real_archive_has_28_people_and_lost_leads_are_found(shared_data):
     known = {"02": 0, "20": 1, "05": None}
     chosen = [one for one in eegmat.recordings(shared_data) if one.person in known]
     assert len(chosen) == 6
-    prepared = prepare(chosen, DEFAULT_SPEC, DEFAULT_GATE, "arousal")
+    prepared = prepare(chosen, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     for who, lost in known.items():
         for label in (0, 1):
             rows = (prepared.person == who) & (prepared.label == label)
