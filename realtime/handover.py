@@ -11,12 +11,10 @@ from devices.api import Chunk, Events, Item
 from models.api import Window
 from realtime.record import Recordable
 
-BEHIND = 30.0
-"""Seconds of a stream that may wait for the analysis before the oldest chunk gives way."""
 AHEAD = 2.0
 """Seconds of signal a replay may be ahead of the analysis."""
 BACKLOG = 256 << 20
-"""Bytes that may wait for a disk that does not answer."""
+"""Bytes that may wait for an analysis that was held up, and for a disk that does not answer."""
 OVERHEAD = 500
 """Bytes that an entry costs beside its samples."""
 PATIENCE = 0.05
@@ -24,13 +22,23 @@ PATIENCE = 0.05
 
 
 class Inbox:
-    """Items from the device threads to the analysis thread, in the order in which they came."""
+    """Items from the device threads to the analysis thread, in the order in which they came.
 
-    def __init__(self, rates: dict[str, float], waits: bool) -> None:
+    Live, at most ``limit`` bytes of them: then the oldest chunk gives way, counted in ``given_up`` and in the ``lost``
+    of the next chunk of its stream. That is more than LSL keeps of 64 channels at 1 kHz: a program that was suspended
+    loses nothing here that its sources still had.
+    """
+
+    def __init__(self, rates: dict[str, float], waits: bool, limit: int = BACKLOG) -> None:
         self._rates = rates
         self._waits = waits
+        self._limit = limit
         self._items: deque[Item] = deque()
         self._seconds = dict.fromkeys(rates, 0.0)
+        self._bytes = 0
+        self._owed: dict[str, int] = {}
+        self.given_up = 0
+        """Samples."""
         self._lock = threading.Lock()
         # One token for each item: waiting in C is what makes the hand-over quick.
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -38,36 +46,42 @@ class Inbox:
         self.closed = False
 
     def put(self, item: Item) -> None:
-        if isinstance(item, Chunk):
-            key, seconds = item.stream, len(item.times) / self._rates[item.stream]
-            while self._waits and self._seconds[key] >= AHEAD and not self.closed:
+        if self._waits and isinstance(item, Chunk):
+            while self._seconds.get(item.stream, 0.0) >= AHEAD and not self.closed:
                 self._room.clear()
                 self._room.wait(PATIENCE)
-            with self._lock:
-                if not self._waits and self._seconds[key] > BEHIND:
-                    item = self._drop_oldest(item)
-                self._seconds[key] += seconds
-                self._items.append(item)
-        else:
-            with self._lock:
-                self._items.append(item)
+        with self._lock:
+            self._items.append(item)
+            self._count(item, 1)
+            while not self._waits and self._bytes > self._limit and self._give_up_oldest(item):
+                pass
+            if isinstance(item, Chunk) and (owed := self._owed.pop(item.stream, 0)):
+                self._items[-1] = replace(item, lost=item.lost + owed)
         self._tokens.put(None)
 
-    def _drop_oldest(self, newest: Chunk) -> Chunk:
-        """Takes the oldest chunk of the stream out; the one after it, ``newest`` when there is none, says so."""
-        mine = [i for i, item in enumerate(self._items) if isinstance(item, Chunk) and item.stream == newest.stream]
-        oldest = self._items[mine[0]]
+    def _count(self, item: Item, sign: int) -> None:
+        self._bytes += sign * _size(item)
+        if isinstance(item, Chunk) and item.stream in self._seconds:
+            self._seconds[item.stream] += sign * len(item.times) / self._rates[item.stream]
+
+    def _give_up_oldest(self, newest: Item) -> bool:
+        """Takes the oldest chunk but ``newest`` out, for the next one of its stream to tell; False if there is none."""
+        place = next((i for i, item in enumerate(self._items) if isinstance(item, Chunk)), None)
+        if place is None or self._items[place] is newest:
+            return False
+        oldest = self._items[place]
         assert isinstance(oldest, Chunk)
+        del self._items[place]
+        self._count(oldest, -1)
+        self.given_up += len(oldest.times)
         missing = oldest.lost + len(oldest.times)
-        if len(mine) > 1:
-            heir = self._items[mine[1]]
-            assert isinstance(heir, Chunk)
-            self._items[mine[1]] = replace(heir, lost=heir.lost + missing)
-        else:
-            newest = replace(newest, lost=newest.lost + missing)
-        del self._items[mine[0]]
-        self._seconds[newest.stream] -= len(oldest.times) / self._rates[newest.stream]
-        return newest
+        for i in range(place, len(self._items)):
+            heir = self._items[i]
+            if isinstance(heir, Chunk) and heir.stream == oldest.stream and heir is not newest:
+                self._items[i] = replace(heir, lost=heir.lost + missing)
+                return True
+        self._owed[oldest.stream] = self._owed.get(oldest.stream, 0) + missing
+        return True
 
     def get(self, timeout: float) -> Item | None:
         """The next item; None when there is none within ``timeout`` seconds, or after `close`."""
@@ -79,8 +93,7 @@ class Inbox:
             if not self._items:  # what the token stood for has been dropped, or it is the one of close
                 return None
             item = self._items.popleft()
-            if isinstance(item, Chunk):
-                self._seconds[item.stream] -= len(item.times) / self._rates[item.stream]
+            self._count(item, -1)
         self._room.set()
         return item
 
@@ -213,7 +226,7 @@ class Backlog:
         self._entries.put(None)
 
 
-def _size(entry: Recordable) -> int:
+def _size(entry: Item | Recordable) -> int:
     match entry:
         case Chunk():
             return OVERHEAD + entry.times.nbytes + entry.data.nbytes

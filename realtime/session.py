@@ -4,9 +4,10 @@
                                     |                         |
                                     +-----> recorder thread <-+
 
-What gives way when something is too slow, live: the inbox drops the oldest chunk of a stream that is 30 s behind, the
-next chunk says so in ``lost``; in the slot the newest window replaces a waiting one, which is counted and recorded; a
-stalled disk is said aloud and what cannot wait any longer is counted. A replay waits instead: it drops nothing.
+What gives way when something is too slow, live: beyond 256 MB the oldest chunk of the inbox goes, the next one of its
+stream says so in ``lost``, and it is an alarm; in the slot the newest window replaces a waiting one, which is counted
+and recorded; a stalled disk is said aloud and what cannot wait any longer is counted. A replay waits instead: it drops
+nothing.
 
 What is wrong stands in every `Health`; when it begins and when it is over is recorded and published as `Noted`.
 """
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.api import (
     Chunk,
@@ -154,7 +156,7 @@ class Session:
         own = (KEYBOARD,) if self._live else ()
         streams, self._keys = _unique_keys(devices, {info.key for info in own})
         self.streams = streams + own
-        self._kinds = {info.key: info.kind for info in self.streams}
+        self._marks = {info.key for info in self.streams if info.marks}
         self._windower = Windower(model.bundle.manifest.window if model else WindowSpec(inputs=()), self.streams)
         self._rates = {info.key: info.rate for info in self.streams if info.rate}
         self._inbox = Inbox(self._rates, waits=not self._live)
@@ -469,13 +471,14 @@ class Session:
                     self._publish_all(thinner.add(item))
                 self._offer(self._windower.push(item))
                 self._observe(item)  # after the window: the model waits for nothing
+                if item.stream in self._marks:
+                    self._mark(item.stream, item.times, item.texts)
             case Events():
                 if len(item.times):
                     self._keep(item.stream, item)
                     self._meters[item.stream].take(item)
-                if self._kinds[item.stream] == "markers":  # a strap's RR intervals are no marks on the screen
-                    for moment, label in zip(item.times.tolist(), item.labels, strict=True):
-                        self._publish(Marked(moment, label, item.stream))
+                if item.stream in self._marks:  # a strap's RR intervals are no marks on the screen
+                    self._mark(item.stream, item.times, item.labels)
             case Clock() if item.stream in self._meters:
                 self._keep(item.stream, item)
                 self._meters[item.stream].take(item)
@@ -487,6 +490,10 @@ class Session:
                 self._start_over()
             case End():
                 self._ended += 1
+
+    def _mark(self, stream: str, times: NDArray[np.float64], texts: Sequence[str]) -> None:
+        for moment, text in zip(times.tolist(), texts, strict=True):
+            self._publish(Marked(moment, text, stream))
 
     def _say(self, notice: Notice) -> None:
         self._entry(notice)  # no replay gives notices: none is a repetition
@@ -765,11 +772,11 @@ class Session:
         return self._transport.position if self._transport else self._clock()
 
     def _counts(self) -> dict[str, dict[str, int]]:
-        """Samples, lost, refused and gaps of every stream of signals."""
+        """Samples, lost, refused and gaps of every stream of numbers."""
         counts = {
             info.key: {"samples": meter.samples, "lost": meter.lost, "refused": 0, "gaps": meter.gaps}
             for info in self.streams
-            if info.rate and (meter := self._meters[info.key])
+            if info.numeric and (meter := self._meters[info.key])
         }
         for key, counters in self._windower.counters.items():  # the intake sees more than a meter
             counts[key] |= {"refused": counters.refused + counters.overrun, "gaps": counters.gaps}
@@ -829,6 +836,8 @@ class Session:
             self._skips.popleft()
         if len(self._skips) > max(2, SKIPPED_MOST * PACE_OVER / self._windower.spec.hop):
             found["pace"] = f"model: too slow, it skipped {len(self._skips)} windows in the last {PACE_OVER:.0f} s"
+        if given_up := self._inbox.given_up:
+            found["inbox"] = f"held up for too long: {given_up} samples that had arrived are lost"
         if self._recording is not None:
             found |= self._recording.standing()
         if self._model is not None:

@@ -20,7 +20,7 @@ from devices.xdf_format import XdfFile
 from models.model import Model
 from models.runtimes import load_runtime
 from realtime.api import Cleared, Ended, Estimated, Mark, Marked, Pause, Play, Seek, SetSpeed
-from realtime.handover import BEHIND, Inbox
+from realtime.handover import Inbox
 from realtime.record import Recorder
 from realtime.remote import Client, Server
 from realtime.session import Session
@@ -371,24 +371,48 @@ def test_gaps_in_time_are_counted_and_losses_of_empty_chunks_are_not_forgotten(b
     assert summary.gaps == {"eeg": 2}
 
 
-def test_an_inbox_that_overflows_drops_the_oldest_and_says_how_much():
-    inbox = Inbox({"eeg": 100.0, "ecg": 100.0}, waits=False)
-    chunks = [Chunk("eeg", np.arange(100.0) / 100 + i, np.zeros((100, 1), np.float32)) for i in range(50)]
-    inbox.put(Chunk("ecg", np.zeros(1), np.zeros((1, 1), np.float32)))
+def taken(inbox):
+    inbox.close()
+    return list(iter(lambda: inbox.get(0.0), None))
+
+
+def second_of_eeg(start):
+    return Chunk("eeg", np.arange(100.0) / 100 + start, np.zeros((100, 1), np.float32))
+
+
+def test_an_inbox_that_overflows_drops_the_oldest_and_the_next_of_its_stream_says_how_much():
+    inbox = Inbox({"eeg": 100.0, "ecg": 100.0}, waits=False, limit=30_000)
+    chunks = [second_of_eeg(i) for i in range(50)]
+    inbox.put(Chunk("ecg", np.zeros(7), np.zeros((7, 1), np.float32), lost=2))
     inbox.put(Events("markers", np.zeros(1), ("rest",)))
     for chunk in chunks:
         inbox.put(chunk)
-    inbox.close()
-    got = []
-    while (item := inbox.get(0.0)) is not None:
-        got.append(item)
-    assert [type(item) for item in got[:2]] == [Chunk, Events]
-    kept = got[2:]
+    inbox.put(Chunk("ecg", np.ones(1), np.zeros((1, 1), np.float32)))
+    events, *kept, ecg = taken(inbox)
+    assert isinstance(events, Events)
+    assert (len(ecg.times), ecg.lost) == (1, 9)
     assert sum(len(chunk.times) + chunk.lost for chunk in kept) == 50 * 100
-    assert kept[0].lost > 0
+    assert kept[0].lost == inbox.given_up - 7 > 0
     assert not any(chunk.lost for chunk in kept[1:])
     assert kept[-1] is chunks[-1]
-    assert BEHIND <= len(kept) <= BEHIND + 2
+    assert 20_000 < 100 * 12 * len(kept) < 30_000
+
+
+def test_a_single_chunk_larger_than_the_inbox_is_not_dropped_for_itself():
+    inbox = Inbox({"eeg": 100.0}, waits=False, limit=1000)
+    inbox.put(second_of_eeg(0))
+    inbox.put(second_of_eeg(1))
+    (kept,) = taken(inbox)
+    assert (kept.times[0], kept.lost) == (1.0, 100)
+
+
+def test_ten_minutes_of_many_channels_wait_for_a_session_that_was_suspended():
+    inbox = Inbox({"eeg": 1000.0}, waits=False)
+    data = np.zeros((1000, 64), np.float32)
+    for second in range(600):
+        inbox.put(Chunk("eeg", second + np.arange(1000) / 1000, data))
+    assert len(taken(inbox)) == 600
+    assert inbox.given_up == 0
 
 
 def test_two_devices_with_the_same_stream_key_are_told_apart(bundle):
