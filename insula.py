@@ -69,14 +69,16 @@ def installed_version() -> str:
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def open_model(folder: str | None) -> Model:
-    """The model of a bundle folder, the default one without. Raises models.api.ModelError."""
+def open_model(folder: str | None, runtime: str, console: Console) -> Model:
+    """The model of a bundle folder, the default one without, in a runtime, which is told. Raises models.api.ModelError."""
     from models.bundle import default_bundle_folder, load_bundle
     from models.model import Model
     from models.runtimes import load_runtime
 
     bundle = load_bundle(Path(folder) if folder else default_bundle_folder())
-    return Model(bundle, load_runtime("ort", bundle))
+    loaded = load_runtime(runtime, bundle, lambda line: console.print(line, style="yellow"))
+    console.print(f"{bundle.label} in {loaded.about}")
+    return Model(bundle, loaded)
 
 
 # -- what becomes of estimates -----------------------------------------------------------------------------------------
@@ -536,7 +538,7 @@ def demo(options: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"{out}: cannot be made ({error.strerror}). Name another folder with --to.") from None
     table, record = str(out / "estimates.csv"), out / "session.xdf"
     console.print(f"insula demo: a real recording of rest, then mental arithmetic. {RESEARCH_USE}")
-    model = open_model(None)
+    model = open_model(None, options.runtime, console)
     device = XdfReplay(demo_recording(), speed=math.inf if headless else 1.0)
     if not headless:
         console.print("It takes 4 minutes in real time; the first is the resting baseline. --headless is faster.")
@@ -641,7 +643,7 @@ def replay(options: argparse.Namespace, console: Console) -> int:
         console.print(finding, style="yellow")
     return run_session(
         [device],
-        open_model(options.model),
+        open_model(options.model, options.runtime, console),
         console,
         title=f"replay of {Path(options.file).name}",
         headless=headless,
@@ -654,7 +656,7 @@ def live(options: argparse.Namespace, console: Console) -> int:
     """Estimate from live sources."""
     place = place_of(options.record, options)
     check_outputs(options.estimates)
-    return attend(options, console, open_model(options.model), "live", options.estimates, place)
+    return attend(options, console, open_model(options.model, options.runtime, console), "live", options.estimates, place)
 
 
 def record(options: argparse.Namespace, console: Console) -> int:
@@ -789,6 +791,60 @@ def devices(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def models(options: argparse.Namespace, console: Console) -> int:  # noqa: ARG001  (every command takes both)
+    """List the bundles and encoders there are."""
+    from models.api import ModelError
+    from models.bundle import default_bundle_folder, load_bundle
+    from models.encoders import encoders
+    from models.hub import PUBLISHED, fetched, models_folder
+
+    console.print("bundles, for --model:")
+    folders = [default_bundle_folder(), *sorted(path.parent for path in models_folder().glob("*/manifest.json"))]
+    for folder in folders:
+        try:
+            bundle = load_bundle(folder)
+        except ModelError as error:
+            console.print(f"  {error}", style="yellow")
+            continue
+        window = bundle.manifest.window
+        taken = ", ".join(f"{len(one.channels)} x {one.kind.upper()}" for one in window.inputs)
+        targets = ", ".join(target.name for target in bundle.manifest.targets)
+        console.print(f"  {bundle.label}: {targets} from {taken}, {window.seconds:g} s at {window.rate:g} Hz")
+        console.print(
+            f"    {'the default' if folder == default_bundle_folder() else folder}; {bundle.manifest.accuracy}"
+        )
+    console.print("encoders, for training:")
+    for name, said in encoders().items():
+        console.print(f"  {name}: {said}")
+        if path := fetched(name):
+            console.print(f"    published weights: {path}")
+        elif name in PUBLISHED:
+            console.print(f"    published weights: not here; `insula models fetch {name}` fetches them")
+    return 0
+
+
+def fetch_weights(options: argparse.Namespace, console: Console) -> int:
+    """Fetch the published weights of an encoder."""
+    from rich.progress import DownloadColumn
+    from rich.progress import Progress as Bar
+
+    from models.hub import ABOUT, PUBLISHED, fetch
+
+    with Bar("fetching", DownloadColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        path = fetch(
+            options.encoder,
+            Path(options.to) if options.to else None,
+            progress=lambda have, size: bar.update(task, completed=have, total=size),
+        )
+    published = PUBLISHED[options.encoder]
+    console.print(f"weights     {path}")
+    console.print(
+        f"licence     {published.licence}; {published.repository} on the Hugging Face hub; see {ABOUT} beside it"
+    )
+    return 0
+
+
 def deidentify(options: argparse.Namespace, console: Console) -> int:
     """Copy a recording without what tells whose it is."""
     from devices.xdf_deidentify import deidentify as rewrite
@@ -861,7 +917,15 @@ def parser() -> argparse.ArgumentParser:
         "--run", dest="number", type=int, metavar="N", help="in a study folder (default: the first that is free)"
     )
 
-    common = Parser(add_help=False, parents=[study])
+    computed = Parser(add_help=False)
+    computed.add_argument(
+        "--runtime",
+        default="ort",
+        metavar="NAME",
+        help="what computes the model: ort, openvino, pytorch, trt, rtx, or auto: a GPU if it can (default: ort)",
+    )
+
+    common = Parser(add_help=False, parents=[study, computed])
     common.add_argument("--model", metavar="BUNDLE", help="folder of a model bundle (default: the one that ships)")
     common.add_argument("--estimates", metavar="OUT.csv", help="write every estimate as a row")
     common.add_argument(
@@ -872,7 +936,8 @@ def parser() -> argparse.ArgumentParser:
     timed.add_argument("source", nargs="+", metavar="SOURCE", help="lsl:type=EEG, polar:, ...; see `insula devices`")
     timed.add_argument("--seconds", type=seconds, default=math.inf, metavar="S", help="stop after so many seconds")
 
-    one = commands.add_parser("demo", help="a real recording through the default model, no hardware needed")
+    one = commands.add_parser(
+        "demo", parents=[computed], help="a real recording through the default model, no hardware needed")
     one.add_argument("--headless", action="store_true", help="no dashboard: as fast as it goes, with a table")
     one.add_argument("--to", metavar="DIR", default="insula-out", help="where its files go (default: %(default)s)")
     one.set_defaults(run=demo)
@@ -906,6 +971,14 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--lan", action="store_true", help="look for LSL streams beyond this machine too")
     one.set_defaults(run=devices)
+
+    one = commands.add_parser("models", help="the models and encoders there are; published weights")
+    one.set_defaults(run=models)
+    actions = one.add_subparsers(metavar="ACTION")
+    one = actions.add_parser("fetch", help="download an encoder's published weights, checked, as safetensors")
+    one.add_argument("encoder", metavar="ENCODER", help="cbramod")
+    one.add_argument("--to", metavar="DIR", help="where they go (default: a folder of insula's own, which is said)")
+    one.set_defaults(run=fetch_weights)
 
     one = commands.add_parser("deidentify", help="copy an XDF file without names, hosts, serials, addresses and dates")
     one.add_argument("file", metavar="FILE.xdf")

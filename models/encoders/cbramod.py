@@ -11,16 +11,21 @@ window and cannot be carried over to the next one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from models.api import ModelError
 from models.fields import Fields
 
 TIME_KERNEL, TIME_STRIDE, TIME_PADDING = 49, 25, 24
 DEFAULT_POSITION_KERNEL = (19, 7)
+MAX_WEIGHTS_BYTES = 50_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,3 +248,38 @@ class Encoder(nn.Module):
         """What the network makes of every patch, (B, C, N, patch), with those under ``mask`` (B, C, N) hidden."""
         reconstruction: Tensor = self.proj_out(self(x, mask))
         return reconstruction
+
+
+def check_published(shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Raises ModelError unless ``shapes`` are the names and shapes of the published network, all of them, no others."""
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in Encoder(Config()).state_dict().items()}
+    for name in [*wanted, *shapes]:
+        if shapes.get(name) != wanted.get(name):
+            found, expected = shapes.get(name, "missing"), wanted.get(name, "no such tensor")
+            raise ModelError(
+                f"{where}: {name!r:.80} is {found!s:.40}, expected {expected} of the {len(wanted)} tensors of the "
+                "published CBraMod; fetch it again"
+            )
+
+
+def load_cbramod(path: Path) -> dict[str, Tensor]:
+    """The published weights, for ``load_state_dict`` of an encoder of the default `Config`.
+
+    ``path`` is the ``weights.safetensors`` that `models.hub.fetch` made. Raises ModelError unless it holds exactly the
+    published tensors, all finite.
+    """
+    try:
+        # Bounded before it is read: the published network has 20 MB.
+        if path.stat().st_size > MAX_WEIGHTS_BYTES:
+            raise ModelError(f"{path}: has {path.stat().st_size} bytes, at most {MAX_WEIGHTS_BYTES} are read")
+        state = safetensors.torch.load(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); run `insula models fetch cbramod`") from None
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{path}: not safetensors ({' '.join(str(error).split()):.80}); fetch it again") from None
+    check_published({name: tuple(value.shape) for name, value in state.items()}, str(path))
+    for name, value in state.items():
+        if value.dtype != torch.float32 or not torch.isfinite(value).all():
+            raise ModelError(f"{path}: {name:.80} holds {value.dtype} that are not all finite; fetch it again")
+    return state
