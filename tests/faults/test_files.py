@@ -17,6 +17,8 @@ import pyxdf
 from devices.xdf_format import XdfFile
 
 KILLS = int(os.environ.get("INSULA_KILLS", "6"))
+SEED = int(os.environ.get("INSULA_SEED", time.time_ns()))
+"""Of the moments of the kills; every run has others, and says which."""
 DISK = "200k"
 SECONDS = 16
 """Of the session on the small disk; about 25 kB come every second."""
@@ -54,7 +56,7 @@ def play_disk(soak, quick, folder, options, seconds):
 
 def play_kills(soak, folder):
     folder.mkdir()
-    return soak.kills(KILLS, soak.KILL_COMMAND, folder, seed=time.time_ns())
+    return soak.kills(KILLS, soak.KILL_COMMAND, folder, seed=SEED)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(played):
 
 def test_a_recording_that_is_killed_at_any_moment_is_readable_and_lacks_at_most_two_seconds(played, soak):
     rows = played["kills"]
+    print(f"INSULA_SEED={SEED}, killed after {[round(row['after'], 3) for row in rows]} s")
     assert len(rows) == KILLS
     assert soak.kill_faults(rows) == []
     assert max(row["bytes"] for row in rows) > 20_000
