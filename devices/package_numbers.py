@@ -4,6 +4,11 @@ A number stands on one row or on several (a Muse packet has 12) and starts anew 
 likes. So a gap between two numbers says how much is missing but for whole cycles; those are told by the arrivals:
 samples that were only held up (a stalled link, a stopped computer) arrive late and then catch up, lost ones never do.
 After a pause of half a cycle the rows are therefore held back for `HOLD` seconds, until that is known.
+
+A packet that comes twice is known by its number when it comes within half a cycle (0.5 s of a Cyton) of the one before
+it, whatever the computer's clock does. After an outage of half a cycle or longer its number is just as well that of a
+packet one cycle on, and it is taken for that: it is given once more, or the count of what was lost in the outage is off
+by as much as a cycle. The rows carry nothing that would decide it.
 """
 
 from __future__ import annotations
