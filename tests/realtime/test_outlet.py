@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -101,6 +102,7 @@ def test_another_program_reads_heart_and_rhythms_with_their_units():
         (("F4-F3", 0.25),), 1,
     )  # fmt: skip
     heart = {"HR": Figure(61.5, "bpm", 10.0), "RMSSD": Figure(42.0, "ms", 60.0, corrected=0.125)}
+    heart |= {"QT": Figure(381.0, "ms", 17.0, beats=19), "PR": Figure(math.nan, "ms", 17.0, "P is seen in 4", beats=4)}
     with PhysiologyOutlet(name=name) as outlet:
         command = [sys.executable, "-c", READER, name, "2", "Physiology"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
@@ -113,7 +115,9 @@ def test_another_program_reads_heart_and_rhythms_with_their_units():
     assert labels == list(BODY_COLUMNS)
     read = dict(zip(labels, values, strict=True))
     expected = {"hr": 61.5, "rmssd": 42.0, "corrected": 12.5, "alpha": 2.0, "alpha_share": 20.0, "asymmetry": 0.25}
+    expected |= {"qt": 381.0, "qt_beats": 19.0, "pr_beats": 4.0}
     assert {name: read[name] for name in expected} == expected
+    assert np.isnan(read["pr"])
     assert (read["theta_beta"], read["alpha_peak"]) == (1.5, 10.25)
     assert np.isnan(read["sdnn"])
     assert np.isnan(nothing).all()
