@@ -1,4 +1,4 @@
-"""EEG repaired for the eye: blinks by regression, bad channels by spherical splines. Never recorded, never modelled.
+"""EEG repaired for the eye: blinks by regression, bad channels by spherical splines. Never recorded.
 
 Both are a `Montage`: a matrix that costs nothing while live, has no delay and gives the same bits however chunks are
 cut. Blinks are regressed on the frontal electrodes (Gratton, Coles & Donchin, Electroencephalogr Clin Neurophysiol 55,
@@ -8,40 +8,23 @@ what is seen. Muscle is not taken out; `realtime.quality` says where it is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
-from scipy.special import eval_legendre
 
-from models.electrodes import is_electrode, normalised, on_sphere
+from models.electrodes import is_electrode, normalised
+from models.interpolation import LEAST_GOOD, weights
 from realtime.quality import BLINK, FRONTAL
 from realtime.rereference import Montage, MontageError
 
-TERMS = 50
-"""Of the Legendre series of a spline; MNE-Python takes as many."""
-STIFFNESS = 4
-"""Order of the spline (Perrin et al., Electroencephalogr Clin Neurophysiol 72, 1989, equation 3)."""
-SMOOTHING = 1e-5
-"""Added to the diagonal, as MNE-Python does."""
-LEAST_GOOD = 6
-"""Electrodes that a bad one is interpolated from."""
 EYES = (0.5, 10.0)
 """Hz, where blinks are looked for and weighed."""
 AROUND = 0.25
 """Seconds before and after a blink that count."""
 LEAST_BLINKS = 5
 """Without as many there is too little to weigh."""
-
-
-def _spline(cosines: NDArray[np.float64]) -> NDArray[np.float64]:
-    """g of Perrin et al., equation 3."""
-    found = np.zeros_like(cosines)
-    for n in range(1, TERMS + 1):
-        found += (2 * n + 1) / (n * (n + 1)) ** STIFFNESS * eval_legendre(n, cosines)
-    return found / (4 * math.pi)
 
 
 def interpolated(labels: Sequence[str], bad: Collection[str]) -> Montage:
@@ -54,23 +37,17 @@ def interpolated(labels: Sequence[str], bad: Collection[str]) -> Montage:
         raise MontageError(
             f"interpolation: {placeless[0][:24]} names no electrode of the 10-10 system, so nobody knows where it lies"
         )
-    good = [row for row, label in enumerate(labels) if label not in bad and is_electrode(label)]
-    broken = [row for row, label in enumerate(labels) if label in bad]
-    if broken and len(good) < LEAST_GOOD:
+    broken = tuple(row for row, label in enumerate(labels) if label in bad)
+    rows, good, factors = weights(tuple(labels), broken)
+    if broken and not rows:
+        left = sum(is_electrode(label) for label in labels) - len(broken)
         raise MontageError(
-            f"interpolation: {len(good)} good electrodes are left, at least {LEAST_GOOD} are needed; see to the others"
+            f"interpolation: {left} good electrodes are left, at least {LEAST_GOOD} are needed; see to the others"
         )
     matrix = np.eye(len(labels))
-    if broken:
-        places = on_sphere(labels)
-        near = np.clip(places[good] @ places[good].T, -1, 1)
-        far = np.clip(places[broken] @ places[good].T, -1, 1)
-        system = np.ones((len(good) + 1, len(good) + 1))
-        system[:-1, :-1] = _spline(near) + SMOOTHING * np.eye(len(good))
-        system[-1, -1] = 0.0
-        weights = np.hstack([_spline(far), np.ones((len(broken), 1))]) @ np.linalg.pinv(system)[:, :-1]
-        matrix[broken] = 0.0
-        matrix[np.ix_(broken, good)] = weights
+    if rows:
+        matrix[list(rows)] = 0.0
+        matrix[np.ix_(rows, good)] = factors
     said = f"interpolated: {', '.join(labels[row] for row in broken)}" if broken else "nothing interpolated"
     return Montage(tuple(labels), matrix, said)
 
