@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.signal import butter, resample_poly, sosfilt, welch
 
+from models.encoders import eegnet
 from models.encoders.cbramod import Config
 from models.fusion import BAND_FLOOR_UV2, BANDS, BandPower, FusionConfig, FusionModel, Heart, scale_ecg, scale_eeg
 from offline_training.export import example_inputs
@@ -33,6 +34,46 @@ def test_a_modality_that_is_not_used_does_not_reach_the_logit(fusion, kind, use)
     assert torch.equal(logit, again)
     part = slice(fusion.config.eeg_dim, None) if kind == "eeg" else slice(0, fusion.config.eeg_dim)
     assert torch.equal(embedding[:, part], other_embedding[:, part])
+
+
+def several_leads(leads, **encoders):
+    torch.manual_seed(2)
+    encoder = Config(d_model=40, layers=1, heads=4, ffn=40)
+    config = FusionConfig(
+        eeg_channels=3, ecg_channels=leads, seconds=2, heart=True, **({"eeg": encoder, "ecg": encoder} | encoders)
+    )
+    return FusionModel(config).eval()
+
+
+@pytest.mark.parametrize("leads", [1, 2, 3, 12])
+@pytest.mark.parametrize("family", ["cbramod", "eegnet"])
+def test_ecg_of_one_to_twelve_leads_beside_eeg_alone_or_absent_gives_sound_logits(leads, family):
+    more = {"eeg": eegnet.Config(), "ecg": eegnet.Config()} if family == "eegnet" else {}
+    model = several_leads(leads, **more)
+    inputs = tensors(model)
+    logits = []
+    for use in ([1.0, 1.0], [1.0, 0.0], [0.0, 1.0]):
+        logit, embedding = model(*(inputs | {"use": torch.tensor([use] * 3)}).values())
+        assert logit.shape == (3, 1)
+        assert torch.isfinite(logit).all()
+        assert embedding.shape == (3, model.config.embedding_dim)
+        logits.append(logit)
+        for unused, kind in ((use[0] == 0, "eeg"), (use[1] == 0, "ecg")):
+            if unused:
+                spoilt = inputs | {"use": torch.tensor([use] * 3), kind: torch.full_like(inputs[kind], float("nan"))}
+                assert torch.equal(model(*spoilt.values())[0], logit)
+    assert not torch.allclose(logits[1], logits[2])
+
+
+@pytest.mark.parametrize("leads", [2, 12])
+def test_a_flat_lead_among_several_leaves_the_others_useful(leads):
+    model = several_leads(leads)
+    inputs = tensors(model) | {"use": torch.tensor([[0.0, 1.0]] * 3)}
+    inputs["ecg"][:, 0] = 0
+    logit, embedding = model(*inputs.values())
+    assert torch.isfinite(embedding).all()
+    other = inputs | {"ecg": inputs["ecg"].roll(60, dims=-1) * torch.linspace(1.0, 2.0, 400)}
+    assert not torch.allclose(model(*other.values())[0], logit)
 
 
 def test_each_modality_changes_the_logit_when_it_is_used(fusion):
