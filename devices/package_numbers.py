@@ -8,7 +8,7 @@ After a pause of half a cycle the rows are therefore held back for `HOLD` second
 A packet that comes twice is known by its number when it comes within half a cycle (0.5 s of a Cyton) of the one before
 it, whatever the computer's clock does. After an outage of half a cycle or longer its number is just as well that of a
 packet one cycle on, and it is taken for that: it is given once more, or the count of what was lost in the outage is off
-by as much as a cycle. The rows carry nothing that would decide it.
+by as much as a cycle: values are not compared, a flat signal repeats them, too.
 """
 
 from __future__ import annotations
