@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -98,7 +99,7 @@ def intervals(recent: Collection[tuple[Beat, Waves, float]], time: float) -> dic
     unlike = len(near) - len(alike)
 
     def measure(name: str, wave: str, values: Iterable[float]) -> Measure:
-        seen = np.array([value for value in values if math.isfinite(value)])
+        seen = [value for value in values if math.isfinite(value)]
         reason, value = "", math.nan
         if len(near) < FEWEST:
             reason = f"{len(near)} beats with waves in the last {RECENT_SECONDS:.0f} s, {name} needs {FEWEST}"
@@ -107,7 +108,7 @@ def intervals(recent: Collection[tuple[Beat, Waves, float]], time: float) -> dic
         elif len(seen) < max(FEWEST, SEEN * len(alike)):
             reason = f"{wave} is seen in {len(seen)} of the last {len(alike)} beats only"
         else:
-            low, value, high = np.percentile(seen, [25, 50, 75]).tolist()
+            low, value, high = statistics.quantiles(seen, method="inclusive")
             if high - low > 1.349 * SCATTER:
                 reason = f"{name} differs by {1000 * (high - low):.0f} ms from beat to beat: noise, or another rhythm"
         share = unlike / len(near) if near else 0.0
@@ -124,7 +125,7 @@ def intervals(recent: Collection[tuple[Beat, Waves, float]], time: float) -> dic
         reason = f"{len(lengths)} RR intervals before the last {len(alike)} beats, QTc needs {FEWEST}"
         found["QTc"] = replace(qt, value=math.nan, reason=reason)
     else:
-        value = math.nan if qt.reason else 1000 * qtc(qt.value / 1000, float(np.median(lengths)))
+        value = math.nan if qt.reason else 1000 * qtc(qt.value / 1000, statistics.median(lengths))
         found["QTc"] = replace(qt, value=value, reason=qt.reason.replace("QT ", "QTc "))
     return found
 

@@ -271,6 +271,20 @@ def lomb(times: NDArray[np.float64], intervals: NDArray[np.float64], band: tuple
     return float(_periodogram(since, rest, step, first, stop)) * step * 2 * span / len(times)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """The intervals of a window: all that several figures need of it, in ms but for ``total``, seconds."""
+
+    total: float
+    count: int
+    corrected: float
+    ends: NDArray[np.float64]
+    """Of ``nn``."""
+    nn: NDArray[np.float64]
+    changes: NDArray[np.float64]
+    sums: NDArray[np.float64]
+
+
 _Solved = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 
 
@@ -285,6 +299,7 @@ class Variability:
         self._beats: list[Beat] = []
         self._solved: _Solved | None = None
         self._spectrum: tuple[float, float, float, float] | None = None
+        self._stretches: dict[tuple[float, float], _Stretch] = {}
         classify(np.ones(3))  # whatever is compiled is compiled before the first second
         lomb(np.arange(30.0), np.ones(30), HF)
 
@@ -296,12 +311,14 @@ class Variability:
             self._beats = [beat for beat in self._beats if beat.time >= floor]
         self._solved = None
         self._spectrum = None
+        self._stretches.clear()
 
     def reset(self) -> None:
         """Forget all beats."""
         self._beats = []
         self._solved = None
         self._spectrum = None
+        self._stretches.clear()
 
     @property
     def beats(self) -> tuple[Beat, ...]:
@@ -340,10 +357,9 @@ class Variability:
         """One figure over the ``seconds`` before ``time`` (as in KINDS when None), or over what there is of them."""
         kind = KINDS[name]
         wanted = min(self.seconds, kind.seconds if seconds is None else seconds)
-        ends, lengths, kinds, numbers = self._solve()
+        ends, lengths, kinds, _ = self._solve()
         known = float(ends[0] - lengths[0]) if len(ends) else math.inf
         covered = min(wanted, time - known) if known < time else 0.0
-        inside = (ends <= time) & (ends - lengths >= time - covered - 1e-9)
         shortest = min(kind.shortest, wanted)
 
         def invalid(reason: str) -> Measure:
@@ -352,24 +368,15 @@ class Variability:
         corrected = 0.0
         if covered < shortest - 1.0:
             return invalid(f"{covered:.0f} s of beats so far, {name} needs {shortest:.0f} s")
-        ends, lengths, kinds, numbers = ends[inside], lengths[inside], kinds[inside], numbers[inside]
-        total = float(lengths.sum())
-        if len(ends) < 3 or total < COVERED * (covered - 2.0):
-            return invalid(f"beats were found in {total:.0f} s of the last {covered:.0f} s only")
-        normal = kinds == NORMAL
-        # A premature beat spoils two intervals but is one beat.
-        corrected = _share_of_beats(kinds)
+        stretch = self._stretch(time, covered)
+        if stretch.count < 3 or stretch.total < COVERED * (covered - 2.0):
+            return invalid(f"beats were found in {stretch.total:.0f} s of the last {covered:.0f} s only")
+        corrected, nn, changes, sums = stretch.corrected, stretch.nn, stretch.changes, stretch.sums
         if name == "HR":
-            return Measure(
-                60 * _beats_per_second(*self._solve()[:3], time, covered), kind.unit, covered, time, "", corrected
-            )
+            rate = 60 * _beats_per_second(ends, lengths, kinds, time, covered)
+            return Measure(rate, kind.unit, covered, time, "", corrected)
         if corrected > (CORRECTED_SPECTRUM if name in ("LF", "HF", "LF/HF") else CORRECTED):
             return invalid(f"{corrected:.0%} of the beats of the last {covered:.0f} s are not normal or not certain")
-        milliseconds = 1000 * lengths
-        follows = (np.diff(numbers) == 1) & normal[1:] & normal[:-1]
-        changes = np.diff(milliseconds)[follows]
-        sums = (milliseconds[1:] + milliseconds[:-1])[follows]
-        nn = milliseconds[normal]
         if len(changes) < 10:
             return invalid(f"{len(changes)} pairs of normal intervals in the last {covered:.0f} s, {name} needs 10")
         if name == "RMSSD":
@@ -383,9 +390,30 @@ class Variability:
         elif name == "SD2":
             value = float(np.std(sums, ddof=1)) / math.sqrt(2)
         else:
-            low, high = self._powers(time, wanted, ends[normal], nn)
+            low, high = self._powers(time, wanted, stretch.ends, nn)
             value = {"LF": low, "HF": high}.get(name, low / high if high > 0 else math.nan)
         return Measure(value, kind.unit, covered, time, "", corrected)
+
+    def _stretch(self, time: float, covered: float) -> _Stretch:
+        """The ``covered`` seconds before ``time``, which several figures share."""
+        if (time, covered) not in self._stretches:
+            if len(self._stretches) > 8:
+                self._stretches.clear()
+            ends, lengths, kinds, numbers = self._solve()
+            inside = (ends <= time) & (ends - lengths >= time - covered - 1e-9)
+            ends, lengths, kinds, numbers = ends[inside], lengths[inside], kinds[inside], numbers[inside]
+            normal, milliseconds = kinds == NORMAL, 1000 * lengths
+            follows = (np.diff(numbers) == 1) & normal[1:] & normal[:-1]
+            self._stretches[time, covered] = _Stretch(
+                float(lengths.sum()),
+                len(ends),
+                _share_of_beats(kinds),  # a premature beat spoils two intervals but is one beat
+                ends[normal],
+                milliseconds[normal],
+                np.diff(milliseconds)[follows],
+                (milliseconds[1:] + milliseconds[:-1])[follows],
+            )
+        return self._stretches[time, covered]
 
     def _powers(
         self, time: float, seconds: float, ends: NDArray[np.float64], nn: NDArray[np.float64]
