@@ -70,7 +70,7 @@ def installed_version() -> str:
 
 
 def open_model(folder: str | None, runtime: str, console: Console) -> Model:
-    """The model of a bundle folder, the default one without, in a runtime, which is told. Raises models.api.ModelError."""
+    """The model of a bundle folder (the default one without) in a runtime, both told. Raises models.api.ModelError."""
     from models.bundle import default_bundle_folder, load_bundle
     from models.model import Model
     from models.runtimes import load_runtime
@@ -656,7 +656,9 @@ def live(options: argparse.Namespace, console: Console) -> int:
     """Estimate from live sources."""
     place = place_of(options.record, options)
     check_outputs(options.estimates)
-    return attend(options, console, open_model(options.model, options.runtime, console), "live", options.estimates, place)
+    return attend(
+        options, console, open_model(options.model, options.runtime, console), "live", options.estimates, place
+    )
 
 
 def record(options: argparse.Namespace, console: Console) -> int:
@@ -937,7 +939,8 @@ def parser() -> argparse.ArgumentParser:
     timed.add_argument("--seconds", type=seconds, default=math.inf, metavar="S", help="stop after so many seconds")
 
     one = commands.add_parser(
-        "demo", parents=[computed], help="a real recording through the default model, no hardware needed")
+        "demo", parents=[computed], help="a real recording through the default model, no hardware needed"
+    )
     one.add_argument("--headless", action="store_true", help="no dashboard: as fast as it goes, with a table")
     one.add_argument("--to", metavar="DIR", default="insula-out", help="where its files go (default: %(default)s)")
     one.set_defaults(run=demo)

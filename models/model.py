@@ -32,6 +32,8 @@ class Model:
         self.bundle = bundle
         self._distance = Distance(bundle)
         self._runtime = runtime
+        self.computed_by = str(getattr(runtime, "about", ""))
+        """Library, version and precision of the runtime, for the record."""
         self._names = tuple(target.name for target in bundle.manifest.targets)
         self.reset()
 

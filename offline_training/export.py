@@ -37,7 +37,8 @@ from models.distance import Reference, pack_references
 from models.fusion import FusionModel
 from models.runtimes import load_runtime, relative_error
 
-OPSET = 18
+OPSET = 20
+"""The first in which GELU is one step."""
 
 
 def export_bundle(

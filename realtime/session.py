@@ -690,21 +690,36 @@ class Session:
     def _unrecorded(self) -> int:
         return self._recording.unrecorded if self._recording is not None else 0
 
-    def _begin_description(self, recorder: Recorder) -> dict[str, object]:
+    def _begin_recording(self) -> threading.Thread:
+        """The recorder thread, which begins the record. What forbids that is raised here; a disk that stalls is not."""
+        make = self._make_recorder
+        assert make is not None
         identities: dict[str, Mapping[str, str]] = {}
         for device, keys in zip(self._devices, self._keys, strict=True):
             for info in device.streams:
-                identities[keys.get(info.key, info.key)] = getattr(device, "identity", {})
-        return beginning(
-            title=self.title,
-            record=recorder.path.name,
-            study=recorder.study,
-            streams=self.streams,
-            identities=identities,
-            bundle=bundle_facts(self._model.bundle) if self._model is not None else None,
-            session_clock=self._now(),
-            now=datetime.now(UTC).astimezone(),
-        )
+                identities[keys.get(info.key, info.key)] = dict(getattr(device, "identity", {}))
+        bundle = bundle_facts(self._model.bundle, self._model.computed_by) if self._model is not None else None
+        session_clock, now = self._now(), datetime.now(UTC).astimezone()
+
+        def describe(recorder: Recorder) -> dict[str, object]:
+            self._description = beginning(
+                title=self.title,
+                record=recorder.path.name,
+                study=recorder.study,
+                streams=self.streams,
+                identities=identities,
+                bundle=bundle,
+                session_clock=session_clock,
+                now=now,
+            )
+            return self._description
+
+        self._recording = Recording(lambda: make(self.streams), waits=not self._live, now=self._now)
+        thread = self._thread(self._recording.run, "recorder", describe, self._end_description, self._look)
+        self._recording.wait(BEGINNING)
+        if self._failures:
+            raise self._failures[0]
+        return thread
 
     def _end_description(self) -> dict[str, object]:
         return conclusion(

@@ -95,13 +95,14 @@ def conclusion(
     }
 
 
-def bundle_facts(bundle: Bundle) -> dict[str, object]:
-    """What the description says of the model."""
+def bundle_facts(bundle: Bundle, computed_by: str) -> dict[str, object]:
+    """What the description says of the model; ``computed_by`` is its runtime in words."""
     spec = bundle.manifest.window
     return {
         "name": bundle.manifest.name,
         "version": bundle.manifest.version,
         "hash": bundle.hash,
+        "runtime": computed_by,
         "window_seconds": spec.seconds,
         "hop_seconds": spec.hop,
     }

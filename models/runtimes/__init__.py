@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import pkgutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 
 from models.api import ModelError, Runtime
-from models.bundle import Bundle, golden
+from models.bundle import GRAPH, INPUTS, OUTPUTS, Bundle, golden
 
 INSTALL = {
     "onnxruntime": 'pip install "onnxruntime>=1.20"',
     "torch": 'pip install "torch>=2.8,<2.14"',
     "safetensors": 'pip install "safetensors>=0.4"',
+    "openvino": 'pip install "insula[openvino]"',
+    "tensorrt": 'pip install "insula[tensorrt]"',
+    "cuda": 'pip install "insula[tensorrt]"',
+    "onnxruntime_ep_nv_tensorrt_rtx": 'pip install "insula[rtx]"',
 }
+AUTO = ("trt", "rtx", "ort")
+"""What ``auto`` takes: the first that this machine can run."""
+LOWER = 300.0
+"""In bf16 or fp16 a runtime may differ from the golden output by so many times the manifest's tolerance, which is for
+fp32: 3 % of the largest value at the usual 1e-4. bf16 keeps 8 significant bits, fp16 11, fp32 24."""
+Precision = Literal["fp32", "bf16", "fp16"]
+_EXTERNAL = b"\n\x08location"
+"""How a tensor kept outside the graph's file names that file, in ONNX's protobuf: field 1, eight letters."""
+
+
+class NamedRuntime(Runtime, Protocol):
+    """A runtime that says what it is."""
+
+    @property
+    def about(self) -> str:
+        """For the screen and the record: library, version, precision, device."""
+        ...
+
+    @property
+    def precision(self) -> Precision:
+        """Of the matrix products."""
+        ...
 
 
 def runtimes() -> list[str]:
@@ -29,13 +58,17 @@ def runtimes() -> list[str]:
     return sorted(names)
 
 
-def load_runtime(name: str, bundle: Bundle) -> Runtime:
+def load_runtime(name: str, bundle: Bundle, told: Callable[[str], object] = str) -> NamedRuntime:
     """The network of ``bundle`` in the runtime ``name``, checked against the bundle's golden output.
 
-    A runtime keeps no state and is called from one thread at a time. Raises ModelError in words.
+    "auto" is TensorRT where an NVIDIA GPU and the package are there, else ONNX Runtime; ``told`` gets a line for each
+    that was passed over, and why. A runtime keeps no state and is called from one thread at a time. Raises ModelError
+    in words.
     """
+    if name == "auto":
+        return _first_that_runs(bundle, told)
     if name not in runtimes():
-        raise ModelError(f"runtime {name!r:.60}: there is none of that name; known are {', '.join(runtimes())}")
+        raise ModelError(f"runtime {name!r:.60}: there is none of that name; known are auto, {', '.join(runtimes())}")
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
@@ -44,15 +77,62 @@ def load_runtime(name: str, bundle: Bundle) -> Runtime:
             raise
         command = INSTALL.get(package, f"pip install {package}")
         raise ModelError(f"runtime {name}: the package {package} is not installed; run: {command}") from None
-    runtime: Runtime = module.load(bundle)
+    except (ImportError, OSError) as error:
+        raise ModelError(
+            f"runtime {name}: its package cannot be loaded ({one_line(error)}); install it again"
+        ) from None
+    runtime: NamedRuntime = module.load(bundle)
     check_golden(name, bundle, runtime)
     return runtime
 
 
-def check_golden(name: str, bundle: Bundle, runtime: Runtime) -> None:
-    """Raises ModelError when a runtime does not give the bundle's golden output, within the manifest's tolerance."""
+def _first_that_runs(bundle: Bundle, told: Callable[[str], object]) -> NamedRuntime:
+    *wanted, last = AUTO
+    for name in wanted:
+        try:
+            return load_runtime(name, bundle)
+        except ModelError as error:
+            told(f"{error}; another runtime is taken")
+    return load_runtime(last, bundle)
+
+
+def first_that_agrees(
+    name: str, bundle: Bundle, precisions: Sequence[Precision], load: Callable[[Precision], NamedRuntime]
+) -> NamedRuntime:
+    """The runtime in the first of ``precisions`` that gives the golden output. Raises ModelError when none does."""
+    *lower, last = precisions
+    for precision in lower:
+        with contextlib.suppress(ModelError):
+            runtime = load(precision)
+            check_golden(name, bundle, runtime)
+            return runtime
+    return load(last)
+
+
+def read_graph(bundle: Bundle, name: str = GRAPH) -> bytes:
+    """A graph of the bundle, its hash checked, to be parsed. One that keeps tensors in other files is refused."""
+    graph = bundle.read(name)
+    if _EXTERNAL in graph:
+        raise ModelError(
+            f"{bundle.folder / name}: keeps tensors in other files, which is refused; export it as one file"
+        )
+    return graph
+
+
+def check_names(where: str, given: list[str], made: list[str]) -> None:
+    """Raises ModelError when a graph does not take and give what a bundle's graph does."""
+    if sorted(given) != sorted(INPUTS) or sorted(made) != sorted(OUTPUTS):
+        raise ModelError(
+            f"{where}: takes {', '.join(given):.100} and gives {', '.join(made):.100}, "
+            f"expected {', '.join(INPUTS)} and {', '.join(OUTPUTS)}"
+        )
+
+
+def check_golden(name: str, bundle: Bundle, runtime: NamedRuntime) -> None:
+    """Raises ModelError when a runtime does not give the bundle's golden output, within what its precision allows."""
     inputs, expected = golden(bundle)
     outputs = runtime(inputs)
+    allowed = bundle.manifest.tolerance * (1.0 if runtime.precision == "fp32" else LOWER)
     for key, wanted in expected.items():
         got = outputs.get(key)
         if got is None or got.shape != wanted.shape:
@@ -61,13 +141,18 @@ def check_golden(name: str, bundle: Bundle, runtime: Runtime) -> None:
                 f"{bundle.folder}: runtime {name} gives {shape} for {key}, the golden one is {wanted.shape}"
             )
         error = relative_error(got, wanted)
-        if not error <= bundle.manifest.tolerance:
+        if not error <= allowed:
             raise ModelError(
-                f"{bundle.folder}: runtime {name} differs from the golden {key} by {error:.1e} of its largest value, "
-                f"{bundle.manifest.tolerance:.1e} is allowed; the model is not used, try another runtime"
+                f"{bundle.folder}: runtime {name} ({runtime.precision}) differs from the golden {key} by {error:.1e} "
+                f"of its largest value, {allowed:.1e} is allowed; the model is not used, try another runtime"
             )
 
 
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     """Largest difference over the largest absolute value wanted; NaN when anything is."""
     return float(np.max(np.abs(got.astype(np.float64) - wanted)) / max(float(np.max(np.abs(wanted))), 1e-9))
+
+
+def one_line(error: BaseException) -> str:
+    """What a library complains of, short, on one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

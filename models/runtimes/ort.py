@@ -1,40 +1,58 @@
-"""ONNX Runtime on the processor: what a live session uses."""
+"""ONNX Runtime on the processor: what a live session uses. Also opens a session of one of its plug-in providers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.api import Arrays, ModelError, Runtime
+from models.api import Arrays, ModelError
 from models.bundle import GRAPH, INPUTS, OUTPUTS, Bundle
-
-_EXTERNAL = b"\n\x08location"
-"""How a tensor kept outside the graph's file names that file, in ONNX's protobuf: field 1, eight letters."""
+from models.runtimes import NamedRuntime, Precision, check_names, one_line, read_graph
 
 
 class OrtRuntime:
     """A session of ONNX Runtime; named arrays in, named arrays out."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    precision: Precision = "fp32"
+
+    def __init__(self, session: onnxruntime.InferenceSession, where: str) -> None:
         self._session = session
+        self.about = f"ONNX Runtime {onnxruntime.__version__}, fp32, {where}"
 
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         feed = {name: np.ascontiguousarray(inputs[name], dtype=np.float32) for name in INPUTS}
         return dict(zip(OUTPUTS, self._session.run(list(OUTPUTS), feed), strict=True))
 
 
-def load(bundle: Bundle, threads: int = 1) -> Runtime:
+def load(bundle: Bundle, threads: int = 1) -> NamedRuntime:
     """The graph of ``bundle`` in a session of its own.
 
     One thread and no spinning: beside acquisition and a dashboard on two cores, more threads cost more than they give
     (p95 of seconds under contention were measured with two).
     """
-    graph = bundle.read(GRAPH)
-    if _EXTERNAL in graph:
-        raise ModelError(
-            f"{bundle.folder / GRAPH}: keeps tensors in other files, which is refused; export it as one file"
-        )
+    return OrtRuntime(_session(bundle, _options(threads)), f"{threads} thread{'s' * (threads > 1)}")
+
+
+def load_provider(bundle: Bundle, provider: str, library: str, settings: Mapping[str, str]) -> NamedRuntime:
+    """The same on the first device of a plug-in ``provider``, whose shared ``library`` brings it."""
+    try:
+        # A library stays registered for the life of the process.
+        if provider not in {device.ep_name for device in onnxruntime.get_ep_devices()}:
+            onnxruntime.register_execution_provider_library(provider, library)
+        devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == provider]
+    except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class of its errors
+        raise ModelError(f"{provider}: cannot be loaded ({one_line(error)}); is the driver installed?") from None
+    if not devices:
+        raise ModelError(f"{provider}: finds no device that it can use")
+    options = _options(1)
+    options.add_provider_for_devices(devices[:1], dict(settings))
+    return OrtRuntime(_session(bundle, options), f"{provider} on {devices[0].device.vendor}")
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -43,16 +61,17 @@ def load(bundle: Bundle, threads: int = 1) -> Runtime:
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _session(bundle: Bundle, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    graph = read_graph(bundle)
+    # A provider of a plug-in stands in the options; naming others would push it aside.
+    named = {} if options.has_providers() else {"providers": ["CPUExecutionProvider"]}
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph, options, **named)
     except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class of its errors
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{bundle.folder / GRAPH}: ONNX Runtime cannot load it ({reason})") from None
-    given = tuple(entry.name for entry in session.get_inputs())
-    made = tuple(entry.name for entry in session.get_outputs())
-    if sorted(given) != sorted(INPUTS) or sorted(made) != sorted(OUTPUTS):
-        raise ModelError(
-            f"{bundle.folder / GRAPH}: takes {', '.join(given):.100} and gives {', '.join(made):.100}, "
-            f"expected {', '.join(INPUTS)} and {', '.join(OUTPUTS)}"
-        )
-    return OrtRuntime(session)
+        raise ModelError(f"{bundle.folder / GRAPH}: ONNX Runtime cannot load it ({one_line(error)})") from None
+    given, made = session.get_inputs(), session.get_outputs()
+    check_names(str(bundle.folder / GRAPH), [entry.name for entry in given], [entry.name for entry in made])
+    return session

@@ -7,18 +7,22 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from models.api import Arrays, ModelError, Runtime
+from models.api import Arrays, ModelError
 from models.bundle import INPUTS, MANIFEST, OUTPUTS, WEIGHTS, Bundle
 from models.encoders import read_config
 from models.fields import Fields
 from models.fusion import FusionConfig, FusionModel
+from models.runtimes import NamedRuntime, Precision
 
 
 class TorchRuntime:
     """A fusion network in evaluation mode; named arrays in, named arrays out."""
 
+    precision: Precision = "fp32"
+
     def __init__(self, model: FusionModel) -> None:
         self._model = model.eval()
+        self.about = f"PyTorch {torch.__version__}, fp32, {torch.get_num_threads()} threads"
 
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         with torch.inference_mode():
@@ -27,7 +31,7 @@ class TorchRuntime:
         return {name: value.numpy() for name, value in zip(OUTPUTS, outputs, strict=True)}
 
 
-def load(bundle: Bundle) -> Runtime:
+def load(bundle: Bundle) -> NamedRuntime:
     """The network of ``bundle`` with its weights."""
     return TorchRuntime(load_model(bundle))
 
