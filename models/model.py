@@ -13,6 +13,7 @@ from models.api import Arrays, Estimate, ModelError, Runtime, Window
 from models.bundle import Bundle, combination
 from models.calibration import RestingBaseline, calibrated, mean_score, only_finite
 from models.distance import Distance
+from models.interpolation import as_seen
 
 Steps = Generator[Arrays, Arrays, Estimate]
 """What a window needs of the network: gives the inputs of a batch of one, is sent the outputs, returns the estimate."""
@@ -22,6 +23,7 @@ class Model:
     """Turns the windows of one session, in order, into estimates. The same windows give the same bits.
 
     Every kind of signal has to pass the bundle's gate, window by window, and must not be too unlike the training data.
+    Channels that are bad in a kind that passes are made of the good ones (`models.interpolation`).
     The beginning of a session is the resting baseline, in which everything is withheld; a kind with too little good
     signal in it is left out for the session, which `notes` and the estimate that closes the baseline say. Afterwards an
     estimate rests on whatever passes and is withheld, with the reason in words, when nothing does. Called from one
@@ -141,7 +143,8 @@ class Model:
             return f"{name} missing"
         if not present >= gate.min_present[kind]:
             return f"{name}: {100 * (1 - present):.0f} % missing"
-        if not np.isfinite(window.signals[kind]).all():
+        counted = [verdict.score >= gate.bad_score for verdict in verdicts]
+        if not np.isfinite(window.signals[kind][counted]).all():
             return f"{name}: holds values that are not numbers"
         bad = [verdict for verdict in verdicts if not verdict.score >= gate.bad_score]
         reasons = Counter(verdict.reason for verdict in bad if verdict.reason).most_common(1)
@@ -163,10 +166,14 @@ class Model:
     def _inputs(self, window: Window, used: Collection[str]) -> dict[str, NDArray[np.float32]]:
         manifest = self.bundle.manifest
         inputs: dict[str, NDArray[np.float32]] = {}
-        for kind in manifest.kinds:
-            signal = window.signals[kind]
-            # What is not used does not reach the network, whatever it holds.
-            inputs[kind] = (signal if kind in used else np.zeros_like(signal))[None]
+        for entry in manifest.window.inputs:
+            kind, signal = entry.kind, window.signals[entry.kind]
+            # What is not used does not reach the network, whatever it holds; nor does what is bad of what is used.
+            if kind in used:
+                signal = as_seen(signal, entry.channels, window.quality[kind], manifest.gate.bad_score)
+            else:
+                signal = np.zeros_like(signal)
+            inputs[kind] = signal[None]
         inputs["use"] = np.array([[kind in used for kind in manifest.kinds]], dtype=np.float32)
         inputs["rest_mean"] = self._baseline.mean[None].astype(np.float32)
         inputs["rest_sd"] = self._baseline.sd[None].astype(np.float32)

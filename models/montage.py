@@ -1,9 +1,10 @@
 """In which order a network sees the channels of a headset.
 
 A network knows electrodes by their place in its input only, so a bundle names its channels in order, and each is fed
-from the channel of that name, or from none: a channel that the headset lacks is zeros, counts as not measured, and is
-never stood in for by a neighbour (`columns`). A network made *for* a headset takes the headset's own channels, in the
-order that CBraMod's published pre-processing gives to the places they are at (`channel_order`).
+from the channel of that name, or from none: a channel that the headset lacks counts as not measured and is never stood
+in for by a neighbour (`columns`); what the network sees there is interpolated for that very place. A network made *for*
+a headset takes the headset's own channels, in the order that CBraMod's published pre-processing gives to the places
+they are at (`channel_order`).
 """
 
 from __future__ import annotations

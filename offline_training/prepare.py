@@ -15,6 +15,7 @@ import models
 import realtime
 from models.api import InputSpec, Window, WindowSpec
 from models.bundle import Gate, Target
+from models.interpolation import as_seen
 from models.montage import PUBLISHED
 from offline_training.api import Recording, TrainingError
 from realtime.windows import iter_windows
@@ -44,7 +45,8 @@ class Prepared:
     spec: WindowSpec
     target: Target
     signals: Mapping[str, NDArray[np.float32]]
-    """kind -> (n, channels, time) in the order and unit of ``spec``."""
+    """kind -> (n, channels, time) in the order and unit of ``spec``, as a network sees it: bad channels of a usable kind
+    are made of the good ones."""
     usable: NDArray[np.bool_]
     """(n, kinds) in the order of `KINDS`: passed the gate."""
     label: NDArray[np.int64]
@@ -104,10 +106,13 @@ def prepare(recordings: Iterable[Recording], spec: WindowSpec, gate: Gate, targe
             scored = later and _is_multiple(window.t_end, SCORE_EVERY)
             if not (baseline or trained or scored):
                 continue
-            for kind in KINDS:
-                signals[kind].append(window.signals[kind])
             value = recording.targets[target.name]
             verdict = usable_kinds(window, gate)
+            for entry, usable in zip(_inputs(spec), verdict, strict=True):
+                signal = window.signals[entry.kind]
+                if usable:
+                    signal = as_seen(signal, entry.channels, window.quality[entry.kind], gate.bad_score)
+                signals[entry.kind].append(signal)
             rows.append(
                 (
                     verdict,
@@ -124,6 +129,12 @@ def prepare(recordings: Iterable[Recording], spec: WindowSpec, gate: Gate, targe
         raise TrainingError("no window was cut from any recording; are they shorter than a window?")
     columns = (np.array(column) for column in zip(*rows, strict=True))
     return Prepared(spec, target, {kind: np.stack(parts) for kind, parts in signals.items()}, *columns)
+
+
+def _inputs(spec: WindowSpec) -> tuple[InputSpec, ...]:
+    """In the order of `KINDS`."""
+    by_kind = {entry.kind: entry for entry in spec.inputs}
+    return tuple(by_kind[kind] for kind in KINDS)
 
 
 def class_of(value: float, target: Target) -> int:
@@ -170,7 +181,7 @@ def cache_key(spec: WindowSpec, gate: Gate, digest: str) -> str:
     for name in ("windows", "filters", "resample", "intake", "quality", "unfiltered", "ring", "sources"):
         found.update((folder / f"{name}.py").read_bytes())
     found.update((Path(devices.__path__[0]) / "api.py").read_bytes())
-    for name in ("electrodes", "montage"):
+    for name in ("electrodes", "interpolation", "montage"):
         found.update((Path(models.__path__[0]) / f"{name}.py").read_bytes())
     found.update(Path(__file__).read_bytes())
     return found.hexdigest()[:16]

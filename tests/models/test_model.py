@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import models
+from devices.api import Chunk, StreamInfo
 from models.api import ModelError, Verdict, Window
-from models.bundle import DISTANCE, DistanceLimit, combination, write_bundle
+from models.bundle import DISTANCE, DistanceLimit, combination, load_bundle, write_bundle
 from models.calibration import calibrated, resting_statistics
 from models.distance import Reference, pack_references
 from models.model import Model
 from models.runtimes import load_runtime
+from realtime.windows import iter_windows
+
+DEFAULT = Path(models.__path__[0]) / "bundles" / "default"
 
 # The bundle of these tests has windows of 4 s every second and a resting baseline of 20 s: windows that end at
 # 4, 5, ... 20 s belong to it, 17 in all, of which a kind needs 9.
@@ -164,6 +170,21 @@ def test_one_bad_channel_of_many_does_not_stop_a_kind(model, window):
     estimate = model.update(window(30.0, bad={"eeg": (1, "flat")}))
     assert estimate.used == ("eeg", "ecg")
     assert estimate.quality == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 400.0])
+@pytest.mark.parametrize("while_resting", [False, True])
+def test_what_stands_in_a_bad_channel_does_not_reach_an_estimate(bundle, runtime, window, value, while_resting):
+    spoilt, sound = Model(bundle, runtime), Model(bundle, runtime)
+    for t in range(FIRST, CLOSING + 4):
+        one, bad = window(float(t)), {"eeg": (1, "railed")} if while_resting or t > CLOSING else None
+        if bad:
+            one = window(float(t), bad=bad)
+            one.signals["eeg"][0] = value
+        got, wanted = spoilt.update(one), sound.update(window(float(t), bad=bad))
+        assert same(got, wanted)
+    assert got.used == ("eeg", "ecg")
+    assert got.withheld is None
 
 
 def test_channels_that_are_all_poor_stop_a_kind_though_none_is_bad(bundle, runtime, window):
@@ -382,6 +403,53 @@ def test_the_distance_is_known_wherever_the_network_ran_and_nowhere_else(near, r
     assert all(0 < estimate.distance < 1 for estimate in resting)
     assert 0 < model.update(window(30.0)).distance < 1
     assert np.isnan(model.update(window(31.0, present={"eeg": 0.0, "ecg": 0.0})).distance)
+
+
+@pytest.fixture(scope="module")
+def person(shared_data):
+    """Raw EEG and ECG (n, 20) of 100 s of a person at rest, uV at 128 Hz, and the labels."""
+    with np.load(shared_data / "eegmat" / "eegmat_28_people_128hz_int16_0p1uV.npz") as people:
+        labels = [str(name) for name in people["channels"]]
+        rows = [row for row, name in enumerate(labels) if name != "A2-A1"]
+        samples = people["Subject05_1"][rows, : 100 * 128].T * float(people["scale_uV"])
+        return samples.astype(np.float32), [labels[row] for row in rows]
+
+
+BROKEN = {
+    "flat": lambda rng, n: np.full(n, 12.4),
+    "large noise": lambda rng, n: rng.normal(0, 400, n),
+    "not a number": lambda rng, n: np.full(n, np.nan),
+}
+
+
+def test_three_broken_channels_of_a_real_person_give_the_same_estimates_whatever_they_hold(person):
+    default = load_bundle(DEFAULT)
+    computed = load_runtime("ort", default)
+    samples, labels = person
+    streams = [
+        StreamInfo(key="eeg", kind="eeg", channels=tuple(labels[:-1]), rate=128.0, unit="uV"),
+        StreamInfo(key="ecg", kind="ecg", channels=("ECG",), rate=128.0, unit="uV"),
+    ]
+
+    def estimates(fault):
+        changed, rng = samples.copy(), np.random.default_rng(0)
+        for name in ("F3", "C4", "O2") if fault else ():
+            changed[62 * 128 :, labels.index(name)] = fault(rng, 38 * 128)  # after the resting baseline
+        times = np.arange(len(samples)) / 128.0
+        chunks = [Chunk("eeg", times, changed[:, :-1].copy()), Chunk("ecg", times, changed[:, -1:].copy())]
+        model = Model(default, computed)
+        found = [model.update(window) for window in iter_windows(chunks, default.manifest.window, streams)]
+        return [estimate for estimate in found if 75 <= estimate.t_end <= 95]
+
+    clean = estimates(None)
+    spoilt = {name: estimates(fault) for name, fault in BROKEN.items()}
+    for name, found in spoilt.items():
+        assert all(estimate.used == ("eeg", "ecg") for estimate in found), name
+        for one, other in zip(found, spoilt["flat"], strict=True):
+            assert one.mean.tobytes() == other.mean.tobytes(), name
+    # Three of nineteen are gone, so the estimate moves; what stands there does not move it.
+    change = [abs(a.mean[0] - b.mean[0]) for a, b in zip(clean, spoilt["flat"], strict=True)]
+    assert np.mean(change) < 0.15, np.mean(change)
 
 
 def test_a_window_of_another_shape_is_refused_in_words(model, window):

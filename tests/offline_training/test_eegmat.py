@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import models
 from devices.api import Chunk
+from models.bundle import load_bundle
+from models.model import Model
 from offline_training.api import TrainingError
 from offline_training.datasets import eegmat
 from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, load, prepare, save
@@ -71,6 +75,43 @@ def test_training_windows_are_the_live_windows_to_the_last_bit(folder):
     for row in rows:
         for kind in ("eeg", "ecg"):
             assert np.array_equal(prepared.signals[kind][row], live[prepared.t_end[row]].signals[kind])
+
+
+def test_a_bad_channel_is_trained_on_as_the_live_model_feeds_it_to_the_network(folder):
+    def broken(recording):
+        def change(chunk):
+            if chunk.stream != "eeg":
+                return chunk
+            data = chunk.data.copy()
+            data[:, 4] = np.random.default_rng(int(chunk.times[0] * 128)).normal(0, 400, len(data))
+            return replace(chunk, data=data)
+
+        return replace(recording, chunks=tuple(change(chunk) for chunk in recording.chunks))
+
+    recordings = [broken(recording) for recording in eegmat.recordings(folder)][:1]
+    prepared = prepare(recordings, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
+    default = load_bundle(Path(models.__path__[0]) / "bundles" / "default")
+    fed = {}
+
+    def listening(inputs):
+        fed[len(fed)] = inputs["eeg"][0]
+        return {
+            "logit": np.zeros((1, 1), np.float32),
+            "embedding": np.zeros((1, default.manifest.embedding_dim), np.float32),
+        }
+
+    model = Model(default, listening)
+    bad = DEFAULT_SPEC.inputs[0].channels.index("F7")
+    for window in iter_windows(recordings[0].chunks, default.manifest.window, recordings[0].streams):
+        before = len(fed)
+        model.update(window)
+        rows = np.flatnonzero(prepared.t_end == window.t_end)
+        if window.t_end <= 60:
+            assert window.quality["eeg"][bad].level == "bad"
+            assert len(fed) > before
+            assert np.array_equal(fed[before], prepared.signals["eeg"][rows[0]])
+            assert not np.array_equal(fed[before][bad], window.signals["eeg"][bad])
+    assert len(fed) > 40
 
 
 def test_no_window_that_counts_shares_a_sample_with_the_resting_baseline_or_straddles_the_recordings(folder):
