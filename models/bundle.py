@@ -37,6 +37,8 @@ MAX_FILE_BYTES = 2_000_000_000
 MAX_UNPACKED_BYTES = 64_000_000
 """Of an npz once unpacked: a few kilobytes of zip may claim gigabytes."""
 MAX_ARRAYS = 64
+ANY = 0
+"""In the shape of an array: a length that the manifest leaves open."""
 MAX_CHANNELS = 1024
 MAX_WINDOW_SAMPLES = 1_000_000
 KINDS = ("eeg", "ecg")
@@ -230,21 +232,24 @@ def pack_golden(inputs: Mapping[str, NDArray[np.float32]], outputs: Mapping[str,
 
 
 def _golden_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
-    """One window."""
+    """Any number of windows, the same in every array."""
     samples = round(manifest.window.seconds * manifest.window.rate)
-    shapes = {f"in_{spec.kind}": (1, len(spec.channels), samples) for spec in manifest.window.inputs}
-    wide = (1, manifest.embedding_dim)
+    shapes = {f"in_{spec.kind}": (ANY, len(spec.channels), samples) for spec in manifest.window.inputs}
+    wide = (ANY, manifest.embedding_dim)
     return shapes | {
-        "in_use": (1, len(manifest.kinds)),
+        "in_use": (ANY, len(manifest.kinds)),
         "in_rest_mean": wide,
         "in_rest_sd": wide,
-        "out_logit": (1, len(manifest.targets)),
+        "out_logit": (ANY, len(manifest.targets)),
         "out_embedding": wide,
     }
 
 
 def read_arrays(bundle: Bundle, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.float32]]:
-    """The arrays of an npz file of the bundle, finite, of just these names and ``shapes``. Nothing is unpickled."""
+    """The arrays of an npz file of the bundle, finite, of just these names and ``shapes``. Nothing is unpickled.
+
+    `ANY` stands for a length that is the same wherever it stands, 1 or more.
+    """
     where = f"{bundle.folder / name}"
     try:
         archive = zipfile.ZipFile(io.BytesIO(bundle.read(name)))
@@ -274,9 +279,11 @@ def read_arrays(bundle: Bundle, name: str, shapes: Mapping[str, tuple[int, ...]]
     if sorted(arrays) != sorted(shapes):
         held = ", ".join(ascii(key)[1:-1] for key in sorted(arrays))
         raise ModelError(f"{where}: holds {held or 'nothing':.200}, expected {', '.join(shapes)}")
+    length = max(len(array) if array.ndim else 0 for array in arrays.values())
     for key, shape in shapes.items():
-        if arrays[key].shape != shape:
-            raise ModelError(f"{where}: {key} is of shape {arrays[key].shape}, the manifest makes it {shape}")
+        wanted = tuple(max(1, length) if size == ANY else size for size in shape)
+        if arrays[key].shape != wanted:
+            raise ModelError(f"{where}: {key} is of shape {arrays[key].shape}, the manifest makes it {wanted}")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ModelError(f"{where}: holds values that are not finite; export the bundle again")
     return arrays

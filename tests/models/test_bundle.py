@@ -415,8 +415,18 @@ def test_arrays_of_another_shape_than_the_manifest_says_are_refused(folder, name
     for key in arrays:
         (folder / name).write_bytes(packed(arrays | {key: np.concatenate([arrays[key], arrays[key]])}))
         list_again(folder, name)
-        with pytest.raises(ModelError, match=f"{key} is of shape"):
+        with pytest.raises(ModelError, match=" is of shape"):
             golden(load_bundle(folder)) if name == "golden.npz" else Distance(load_bundle(folder))
+
+
+def test_a_golden_file_may_hold_several_windows(folder, bundle):
+    inputs, outputs = golden(bundle)
+    inputs, outputs = (
+        {name: np.repeat(array, 3, axis=0) for name, array in part.items()} for part in (inputs, outputs)
+    )
+    (folder / "golden.npz").write_bytes(pack_golden(inputs, outputs))
+    list_again(folder, "golden.npz")
+    assert golden(load_bundle(folder))[1]["logit"].shape == (3, 2)
 
 
 def test_hashes_of_two_files_that_were_swapped_are_found(folder):
