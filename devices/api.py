@@ -35,7 +35,8 @@ class DeviceError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
-    """What a stream is. Signal streams have a nominal rate, event streams have rate 0."""
+    """What a stream is. Signals have a nominal rate. Without one, rate 0, texts come as `Events` and numbers as
+    `Chunk`s, each sample when it comes."""
 
     key: str
     """Unique in a session: "eeg", "h10/ecg"."""
@@ -44,15 +45,32 @@ class StreamInfo:
     channels: tuple[str, ...]
     """10-20 labels for EEG, as the source spells them."""
     rate: float
-    """Hz, nominal; 0.0 for events."""
+    """Hz, nominal; 0.0 for what comes when it comes: events, and numbers that are recorded but not analysed."""
     unit: str
     """Of every channel: "uV", "mV", "V"; "" when unknown or not applicable."""
     name: str = ""
     """As the source calls itself; text from outside, never to be trusted as a path."""
     source: str = ""
     """The address that opens it again, for the record and the screen."""
-    format: str = "float32"
-    """Of the samples, as XDF names it: float32, double64, int8, int16, int32, int64. Of events it says nothing."""
+    format: str = ""
+    """Of the samples, as XDF names it: float32, double64, int8, int16, int32, int64, string. When not said, float32
+    with a rate and string without."""
+
+    def __post_init__(self) -> None:
+        if not self.format:
+            object.__setattr__(self, "format", "float32" if self.rate else "string")
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it comes as `Chunk`s; else as `Events`."""
+        return self.format != "string"
+
+    @property
+    def marks(self) -> bool:
+        """Whether each of its entries is a mark on the screen: markers, texts or numbers, and lone whole numbers, as a
+        trigger box sends them."""
+        lone = self.format.startswith("int") and len(self.channels) == 1
+        return self.rate == 0.0 and (self.kind == "markers" or lone)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +79,8 @@ class Chunk:
 
     ``times`` (n,) are seconds on the session clock (LSL's local_clock in a live session, the file's clock in a
     replay), ``data`` is (n, channels) in the stream's unit and format; ``lost`` counts samples known to be missing just
-    before. Whoever receives a chunk may keep it: nobody writes into it again.
+    before. Whoever receives a chunk may keep it: nobody writes into it again. A chunk without samples says that the
+    source is there and what it sent is still to come.
     """
 
     stream: str
@@ -74,6 +93,23 @@ class Chunk:
         """``data`` in single precision, as it is analysed and shown; what that cannot hold is infinite."""
         with np.errstate(over="ignore"):
             return np.asarray(self.data, np.float32)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """One text a sample, as a mark on the screen says it: channels joined by a comma, numbers as short as they can
+        be said exactly.
+
+        >>> Chunk("box", np.zeros(2), np.array([[0.1, 7.0], [1e-3, 2.5]], np.float32)).texts
+        ('0.1, 7', '0.001, 2.5')
+        """
+        shortest = np.float32 if self.data.dtype == np.float32 else float
+        return tuple(", ".join(_number(value, shortest) for value in row) for row in self.data.tolist())
+
+
+def _number(value: int | float, shortest: type) -> str:
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e15):
+        return str(int(value))
+    return str(shortest(value))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

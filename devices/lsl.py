@@ -57,10 +57,15 @@ ALLOWANCE = 0.25
 """Seconds by which a source that was started anew may seem to have begun before the old one was last heard: the most by
 which a measured offset can be wrong."""
 STEADY = 1.0
-"""Seconds. After a longer pause of the reader what liblsl says may still be of before."""
+"""Seconds. After a longer pause of the reader what liblsl says may still be of before; and a source that has answered
+so long after its last sample was quiet, and did not hang."""
+ANSWERS = 5.0
+"""Seconds within which a source that lives has answered: liblsl asks for its clock every 2 s."""
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing waits for the keeper, which may be inside a call of liblsl for longer."""
 BUFFER_SECONDS = 60
+IRREGULAR_BUFFER = 36_000
+"""Samples of a stream of numbers without a rate that LSL keeps: a minute of a headset that does not say its rate."""
 BURST_WAIT = 0.0003
 """Seconds that a chunk may take to be queued behind its first sample; see `_Link.pull`."""
 MAX_BURST = 256
@@ -80,6 +85,8 @@ MAX_ASKED = 16
 """Streams that are asked for their description at once."""
 
 KEYS = ("type", "name", "source_id", "host", "uid")
+BODILY = ("eeg", "ecg", "ekg", "exg", "emg", "eog")
+"""Kinds of signal that nobody sends without a rate on purpose."""
 
 MACHINE = """[ports]
 IPv6 = disable
@@ -198,10 +205,11 @@ class LslDevice:
     A source that goes away and comes back under the same name, type, source_id, host, channels and rate is taken up
     again, and a `Notice` says so; the first chunk then says in ``lost`` how many samples the gap would have held. So is
     one that was started anew while the old one hangs: silent, and no longer answering. Meanwhile ``read`` gives nothing
-    and ``problem`` says why. Streams without a rate are events, whatever their format.
+    and ``problem`` says why. Texts are `Events`; numbers are `Chunk`s in their format, also without a rate.
 
     Another outlet is taken only when, by its own clock, it was made after the old one was last known alive: a twin
-    that was there before is named in ``problem`` and never taken. With ``pinned`` no other outlet is taken at all.
+    that was there before is named in ``problem`` and never taken. A connection that stands is no sign of life, it
+    outlasts a source that hangs: samples are, and answers. With ``pinned`` no other outlet is taken at all.
 
     Times of a signal always rise, also from one outlet to the next; `devices.stamps` says what becomes of stamps
     that make no sense.
@@ -217,6 +225,7 @@ class LslDevice:
     ) -> None:
         self._address = address
         self._pinned = pinned
+        self._found = found
         self._identity = _identity(found)
         self._near = _near(found)
         self._link: _Link | None = link  # set by the reader only
@@ -230,10 +239,16 @@ class LslDevice:
                 f"read from {_pin(link)}; its source_id {_clean(found.source_id())} is sent by others too: "
                 f"{_list(twins, uid=True)}"
             )
+        if self._info.kind in BODILY and self._info.numeric and not self._info.rate:
+            self._said.append(
+                f"{self._info.kind.upper()} without a nominal rate: it is recorded as it comes, "
+                "but cannot be analysed; set the rate in the program that sends it"
+            )
         self._before: tuple[str, float] | None = None  # uid and last arrival of the outlet that was lost
         self._pulled = math.nan
         self._steady = math.inf  # since when the reader has made no long pause
-        self._alive = lsl_clock()  # when the outlet is known to have been there, at the latest
+        # Session clock of the last signs of life: a sample, an answer, a connection that stands though nothing comes.
+        self._sampled = self._answered = self._stood = lsl_clock()
         self._offset = link.offset
         self._clocked = -math.inf
         self._left_out = (0, 0, 0)
@@ -256,7 +271,7 @@ class LslDevice:
     @property
     def problem(self) -> str:
         """One line while something is wrong, "" when all is well. May be read from any thread."""
-        refused, what = self._refused, "sample" if self._info.rate else "marker"
+        refused, what = self._refused, "sample" if self._info.numeric else "marker"
         refusals = refused and (
             f"{refused} {what}{'s' if refused > 1 else ''} refused for stamps that are no times; "
             "check the clock of the source"
@@ -310,7 +325,7 @@ class LslDevice:
             self._heard = time.monotonic()
             self._link = link
             self.uid, self._who = link.uid, link.who
-            self._alive = lsl_clock()
+            self._sampled = self._answered = self._stood = lsl_clock()
             self._left_out = (0, 0, 0)
             self._absence = ""
         self._offset = link.offset
@@ -326,7 +341,7 @@ class LslDevice:
         away, self._pulled = now - self._pulled, now
         self._at_end = 0
         if not len(stamps) and not self._absence and asked - self._steady > STEADY:
-            self._alive = max(self._alive, asked)  # nothing waits, and its connection stands
+            self._stood = asked  # nothing waits, and its connection stands
         if len(stamps):
             self._heard = time.monotonic()
             if self._absence:
@@ -338,7 +353,7 @@ class LslDevice:
             return self._notices(link, now) + clocks
         placed = link.stamps.take(samples, stamps, now, unix)
         if len(placed.times):  # what was read late was sent early
-            self._alive = max(self._alive, min(now, float(placed.times.max())))
+            self._sampled = max(self._sampled, min(now, float(placed.times.max())))
         if link.stamps.asks and not link.asked:
             link.asked = True
             self._wake.set()
@@ -380,7 +395,7 @@ class LslDevice:
         elif missing:
             self._said.append(f"{missing} samples missing: nobody read for {away:.1f} s, LSL keeps {BUFFER_SECONDS} s")
         self._last = float(times[-1])
-        if not self._info.rate:
+        if not self._info.numeric:
             self._count_cuts(samples, now)
             return [Events(self._info.key, times, _texts(samples))]
         values = samples
@@ -401,8 +416,6 @@ class LslDevice:
 
     def _count_cuts(self, samples: NDArray[Any], now: float) -> None:
         """Say the first text that is too long to be kept whole; the others are counted with what is left out."""
-        if samples.dtype != object:
-            return
         for text in samples.ravel().tolist():
             if len(text) > MAX_TEXT:
                 self._cut += 1
@@ -459,7 +472,7 @@ class LslDevice:
     def _refuse(self, samples: NDArray[Any], stamps: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The samples whose stamp is a time; the others are counted.
 
-        The next chunk says in ``lost`` how many there were, ``problem`` until then. Events have no ``lost``: there the
+        The next chunk says in ``lost`` how many there were, ``problem`` until then. Texts have no ``lost``: there the
         count stands in ``problem`` to the end.
         """
         good = np.abs(stamps) < ABSURD
@@ -482,6 +495,7 @@ class LslDevice:
                     self._find_again()
                 elif link is not None and not link.given_up:
                     link.measure()
+                    self._answered = max(self._answered, link.answered)
                     if self._silent():
                         self._look_for_successor(link)
         except BaseException as error:  # noqa: BLE001  (handed to the reader)
@@ -501,10 +515,11 @@ class LslDevice:
         while self._link is link and self._silent() and not self._stop.wait(0.2):
             if time.monotonic() - began < 2 * LISTEN:
                 continue
-            fitting = [info for info in resolver.results() if _identity(info) == self._identity]
+            near = [info for info in resolver.results() if _near(info) == self._near]
+            fitting = [info for info in near if _identity(info) == self._identity]
             twins = [info for info in fitting if info.uid() != link.uid]
             if len(twins) < len(fitting):
-                self._alive = max(self._alive, asked)
+                self._answered = max(self._answered, asked)
                 # Heard again at the earliest when another SILENCE is over: it is not asked all the time.
                 self._heard = time.monotonic()
                 twins = twins if self._info.rate else []  # markers may be rare
@@ -514,8 +529,7 @@ class LslDevice:
                 link.given_up = True
                 return
             waits = self._waits_for("waiting for it")
-            named = f"; not taken for it: {_list(twins, uid=True)}" if twins else ""
-            self._absence = f"the source is silent and no longer answers; {waits}{named}"
+            self._absence = f"the source is silent and no longer answers; {waits}{self._others(near, link.uid)}"
         if self._link is link:
             self._absence = ""
 
@@ -533,32 +547,60 @@ class LslDevice:
                 when, offset, *_ = _correction(pylsl.StreamInlet(info, recover=False), 1.5)
             except RuntimeError:
                 return False  # does not answer at present
-            heard = self._alive - self._offset
+            heard = self._last_alive() - self._offset
             ages[uid] = info.created_at() > heard - ALLOWANCE or when - offset < heard - 1.0
         return ages[uid]
+
+    def _last_alive(self) -> float:
+        """When the outlet was last known to be there, session clock.
+
+        One that hangs keeps its connection and gives neither samples nor answers: then the last of those counts. One
+        that was quiet and answered is alive for as long as its connection stands, unless the answers stop, too.
+        """
+        heard = max(self._sampled, self._answered)
+        quiet = self._answered > self._sampled + STEADY and self._stood - self._answered < ANSWERS
+        return max(heard, self._stood) if quiet else heard
+
+    def _others(self, infos: Sequence[pylsl.StreamInfo], chosen: str) -> str:
+        """What else than the outlet ``chosen`` goes by the source's name, in words: what differs, and what to do."""
+        others = [info for info in infos if info.uid() != chosen]
+        changed = [info for info in others if _layout(info) != _layout(self._found) and self._same_host(info)]
+        said = [f"{_list([info], uid=True)} sends {self._changes(info)}" for info in changed[:1]]
+        if twins := [info for info in others if info not in changed]:
+            said.append(_list(twins, uid=True))
+        if not said:
+            return ""
+        advice = "; set it as it was, or end the session and begin another one" if changed else ""
+        return f"; not taken for it: {'; '.join(said)}{advice}"
+
+    def _same_host(self, info: pylsl.StreamInfo) -> bool:
+        return bool(info.hostname() == self._found.hostname())
+
+    def _changes(self, info: pylsl.StreamInfo) -> str:
+        pairs = zip(_layout(info), _layout(self._found), strict=True)
+        return " and ".join(f"{there} instead of {before}" for there, before in pairs if there != before)
 
     def _find_again(self) -> None:
         resolver = pylsl.ContinuousResolver(forget_after=2.0)
         began = time.monotonic()
         ages: dict[str, bool] = {}
+        renamed: dict[str, str] = {}  # outlets that name their channels otherwise, and how
         while not self._stop.wait(0.2):
             if time.monotonic() - began < LISTEN:
                 continue  # of several twins one is heard first
-            there = resolver.results()
-            near = [info for info in there if _near(info) == self._near]
+            near = [info for info in resolver.results() if _near(info) == self._near]
             same = [info for info in near if _identity(info) == self._identity]
-            fitting = [info for info in same[:MAX_LISTED] if info.uid() != self.uid and self._started_anew(info, ages)]
+            there = [info for info in same[:MAX_LISTED] if info.uid() not in (self.uid, *renamed)]
+            fitting = [info for info in there if self._started_anew(info, ages)]
             # What was given up for hanging may stir again; it is taken only when there is nothing else.
             fitting = fitting or [info for info in same if info.uid() == self.uid]
             chosen = fitting[0] if len(fitting) == 1 else None
-            if others := [info for info in near if info is not chosen]:
+            uid = str(chosen.uid()) if chosen is not None else ""
+            if said := [renamed[info.uid()] for info in near if info.uid() in renamed]:
+                self._absence = said[0]
+            elif others := self._others(near, uid):
                 waits = self._waits_for("")
-                self._absence = (
-                    "the source has gone; "
-                    + waits
-                    + "; " * bool(waits)
-                    + (f"not taken for it: {_list(others, uid=True)}")
-                )
+                self._absence = f"the source has gone; {waits}{others if waits else others[2:]}"
             if chosen is None:
                 continue
             try:
@@ -567,7 +609,10 @@ class LslDevice:
             except (RuntimeError, DeviceError):
                 continue  # gone again already; go on looking
             if link.info != self._info:
-                self._absence = "the source came back with other channels; open it anew"
+                renamed[uid] = (
+                    f"the source came back and describes itself otherwise: {_otherwise(link.info, self._info)}; "
+                    "set it as it was, or end the session and begin another one"
+                )
                 continue
             self._again.put(link)
             return
@@ -583,7 +628,9 @@ class _Link:
         self.uid = str(found.uid())
         self.given_up = False
         """Hangs, and another has taken its place: the reader is to let go of it."""
-        self.inlet = pylsl.StreamInlet(found, max_buflen=BUFFER_SECONDS, recover=False, as_numpy=True)
+        irregular = not found.nominal_srate() and found.channel_format() != pylsl.cf_string
+        kept = IRREGULAR_BUFFER // 100 if irregular else BUFFER_SECONDS  # without a rate LSL counts in hundreds
+        self.inlet = pylsl.StreamInlet(found, max_buflen=kept, recover=False, as_numpy=True)
         full = self.inlet.info(OPEN_TIMEOUT)
         if refusal := _wordy(full):
             raise DeviceError(f"lsl: {_label(found)}: {refusal}.")
@@ -600,7 +647,8 @@ class _Link:
         self.stamps = Stamps(self.info.rate, when, offset, uncertainty)
         self.measured: deque[tuple[float, float, float]] = deque([(when, offset, uncertainty)])
         """Measurements that the reader has not taken up yet: session clock, offset, uncertainty."""
-        self._measured_at = when
+        self.answered = when
+        """When the source last answered, session clock."""
         self.offset = offset
         """To be added to the source's stamps, as measured last."""
         self.asked = False
@@ -635,8 +683,8 @@ class _Link:
             # liblsl measures anew only every 2 s, but at once for a new inlet.
             inlet = pylsl.StreamInlet(self._found, recover=False) if asked else self.inlet
             when, offset, uncertainty, round_trip = _correction(inlet, 1.5 if asked else 1.0)
-            if when > self._measured_at + 1e-3 and round_trip < BUSY:
-                self._measured_at = when
+            if when > self.answered + 1e-3 and round_trip < BUSY:
+                self.answered = when
                 self.offset = offset
                 self.measured.append((when, offset, uncertainty))
         except RuntimeError:
@@ -671,6 +719,8 @@ class _Row:
 
 
 _FORMATS = {
+    pylsl.cf_string: "string",
+    pylsl.cf_float32: "float32",
     pylsl.cf_double64: "double64",
     pylsl.cf_int8: "int8",
     pylsl.cf_int16: "int16",
@@ -730,6 +780,20 @@ def _fits(info: pylsl.StreamInfo, conditions: Mapping[str, str]) -> bool:
 def _identity(info: pylsl.StreamInfo) -> tuple[object, ...]:
     texts = tuple(_property(info, key) for key in ("name", "type", "source_id", "host"))
     return (*texts, info.channel_count(), info.nominal_srate(), info.channel_format())
+
+
+def _layout(info: pylsl.StreamInfo) -> tuple[str, str, str]:
+    """What a record cannot change on the way: channels, rate and format, in words."""
+    rate = f"{info.nominal_srate():g} Hz" if info.nominal_srate() else "no rate"
+    return f"{info.channel_count()} channels", rate, _FORMATS.get(info.channel_format(), "an unknown format")
+
+
+def _otherwise(there: StreamInfo, before: StreamInfo) -> str:
+    """The first thing in which two descriptions of the same layout differ."""
+    for now, then in zip(there.channels, before.channels, strict=True):
+        if now != then:
+            return f"channel {now!r} instead of {then!r}"
+    return f"unit {there.unit or 'unknown'} instead of {before.unit or 'unknown'}"
 
 
 def _near(info: pylsl.StreamInfo) -> tuple[str, ...]:
@@ -854,34 +918,27 @@ def _describe(info: pylsl.StreamInfo, rows: Sequence[_Row]) -> StreamInfo:
     name = _clean(info.name())
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)[:40]
     known = Counter(row.unit for row in rows if row.unit).most_common(1)
-    events = info.channel_format() == pylsl.cf_string
+    format_ = _FORMATS.get(info.channel_format(), "float32")
     again = [f"{key}={_property(info, key)}" for key in ("type", "name", "source_id") if _property(info, key)]
     return StreamInfo(
         key=f"{plain}/{kind}",
         kind=kind,
         channels=tuple(row.label for row in rows),
-        rate=0.0 if events else float(info.nominal_srate()),
+        rate=float(info.nominal_srate()) if format_ != "string" else 0.0,
         unit=known[0][0] if known else "",
         name=name,
         source=_clean("lsl:" + ",".join(part for part in again if "," not in part), 3 * MAX_NAME),
-        format=_FORMATS.get(info.channel_format(), "float32"),
+        format=format_,
     )
 
 
 def _texts(samples: NDArray[Any]) -> tuple[str, ...]:
-    """One text per sample: channels joined by a comma, numbers as short as they can be said exactly."""
-    shortest = np.float32 if samples.dtype == np.float32 else float
-    return tuple(", ".join(_text(value, shortest) for value in row) for row in samples.tolist())
+    """One text per sample: channels joined by a comma."""
+    return tuple(
+        ", ".join(text[:MAX_TEXT].decode("utf-8", errors="replace") for text in row) for row in samples.tolist()
+    )
 
 
 def _length(text: bytes) -> int:
     """Characters of UTF-8: its bytes but those that go on a character."""
     return int(np.count_nonzero(np.frombuffer(text, np.uint8) & 0xC0 != 0x80))
-
-
-def _text(value: bytes | int | float, shortest: type) -> str:
-    if isinstance(value, bytes):
-        return value[:MAX_TEXT].decode("utf-8", errors="replace")
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else str(shortest(value))
-    return str(value)

@@ -340,7 +340,8 @@ class Frames:
         self._away_since = self._given_at
 
     def take(self, frame: bytes, arrival: float) -> list[Item]:
-        """What can be given out now that a notification has come, at ``arrival`` on the session clock.
+        """What can be given out now that a notification has come, at ``arrival`` on the session clock; of one that is
+        held back a chunk without samples, so that nobody takes the strap for silent.
 
         Raises ValueError in words when it is none of ECG, or cannot be whole.
         """
@@ -348,7 +349,10 @@ class Frames:
         packet = Packet(stamp, samples, arrival)
         if refusal := self._order.refusal(packet):
             raise ValueError(refusal)
-        return [item for ordered in self._order.put(packet) for item in self._items(ordered)]
+        items = [item for ordered in self._order.put(packet) for item in self._items(ordered)]
+        if not items and self.holds:
+            return [Chunk(self._stream, np.empty(0), np.empty((0, 1), np.float32))]
+        return items
 
     def flush(self) -> list[Item]:
         """What was held back, with the hole before it counted as lost."""

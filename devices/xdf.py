@@ -117,10 +117,9 @@ class XdfReplay:
     shorter than SHORTEST_ROUND; while paused it is not, only a further `step` begins the next round. ``left_out`` names
     the streams that are not delivered, with the reason; ``findings`` the damage of the file, growing while it is read.
 
-    Numeric streams with a rate are signals, in their own format. String streams are events, one text a sample (several
-    channels joined by "; "), and so are irregular numeric streams of type Markers. Irregular EEG or ECG gets its
-    measured rate. Other irregular numeric streams are left out, of insula's own records all of them; so are streams
-    without samples of files by others.
+    Numeric streams are given in their own format, string streams as events, one text a sample (several channels joined
+    by "; "). Irregular EEG or ECG of files by others gets its measured rate. Streams without samples of files by others
+    are left out.
     """
 
     def __init__(
@@ -146,7 +145,10 @@ class XdfReplay:
         self._session_ids = {s.id for s in self._file.streams.values() if s.is_session}
         self.own = bool(self._session_ids)
         """Whether this is a record that insula made."""
-        for stream in self._file.streams.values():
+        streams = dict(self._file.streams)
+        if self.own:  # in the order of the session, with those that never gave a sample: the model waited for them too
+            streams = dict(sorted((streams | self._file.announced()).items()))
+        for stream in streams.values():
             self._admit(stream)
         self.skipped_windows = self._read_skipped()
         """``t_end`` of the windows the recorded session skipped because its model was busy."""
@@ -193,10 +195,7 @@ class XdfReplay:
             return
         kind = _kind(stream)
         rate = 0.0 if stream.format == "string" else stream.rate
-        if stream.format != "string" and rate == 0.0 and (kind != "markers" or self.own):
-            if kind not in ("eeg", "ecg") or self.own:  # a session has no signals without a rate
-                self.left_out.append((label, "irregular numbers"))
-                return
+        if stream.format != "string" and rate == 0.0 and kind in ("eeg", "ecg") and not self.own:
             rate = self._measured_rate(stream)
             if rate == 0.0:
                 self.left_out.append((label, "no measurable rate"))
@@ -211,7 +210,7 @@ class XdfReplay:
             rate=rate,
             unit=units.pop() if len(units) == 1 else "",
             name=stream.name,
-            format="float32" if stream.format == "string" else stream.format,
+            format=stream.format,
             source=f"xdf:{self.path}",
         )
 
@@ -240,7 +239,7 @@ class XdfReplay:
         ids = [number for number, info in self._streams.items() if info.rate > 0] or list(self._streams)
         ends: list[float] = []
         for number in ids:
-            if span := self._file.span(number, synchronised=not self.own):
+            if number in self._file.streams and (span := self._file.span(number, synchronised=not self.own)):
                 ends += span
         return (min(ends), max(ends)) if ends else (0.0, 0.0)
 
@@ -349,11 +348,8 @@ class XdfReplay:
 
     def _item(self, number: int, times: NDArray[np.float64], values: NDArray[np.generic], lost: int) -> Item:
         info = self._streams[number]
-        fmt = self._file.streams[number].format
-        if fmt == "string":
+        if not info.numeric:
             return Events(info.key, times, tuple("; ".join(texts) for texts in values.tolist()))
-        if info.kind == "markers" and not info.rate:
-            return Events(info.key, times, tuple("; ".join(f"{v:g}" for v in row) for row in values.tolist()))
         numbers: NDArray[Any] = np.ascontiguousarray(values)
         return Chunk(info.key, times, numbers, lost)
 

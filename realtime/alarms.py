@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,12 @@ from realtime.api import STALE
 
 FIRST = 2.0
 """Seconds in which a source must have begun."""
+PACKETS = 2.5
+"""Of a stream that sends seldom so many may be due before it is called silent: one that is lost is no silence."""
+LONGEST = 10.0
+"""Seconds after which every stream is silent, however seldom it sends."""
+REMEMBERED = 15
+"""Packets that tell the usual pause between two."""
 _FIGURE = re.compile(r"(?<![\w.-])\d[\d.]*")
 
 
@@ -23,14 +30,44 @@ def kind(text: str) -> str:
     return _FIGURE.sub("#", text)
 
 
-def silences(now: float, began: float, arrived: Mapping[str, float]) -> dict[str, str]:
-    """The streams that are silent ``now``, in words: the last sample ``arrived`` more than `STALE` seconds ago, or none
-    has come, which is NaN, though the session ``began`` `FIRST` seconds ago. All times are of one clock."""
+def patience(pause: float) -> float:
+    """Seconds without a sample after which a stream is silent that usually sends every ``pause`` seconds, NaN when that
+    is not known: `STALE`, within a second of its last sample; of one that sends more seldom than three times a second
+    `PACKETS` such pauses.
+
+    >>> [patience(pause) for pause in (0.02, math.nan, 0.56, 60.0)]
+    [0.8, 0.8, 1.4, 10.0]
+    """
+    return max(STALE, min(PACKETS * pause, LONGEST)) if pause > 0 else STALE
+
+
+class Pace:
+    """The usual pause between the packets of a stream: the median of the last few, which no outage moves."""
+
+    def __init__(self) -> None:
+        self._pauses: deque[float] = deque(maxlen=REMEMBERED)
+        self._last = math.nan
+        self.pause = math.nan
+        """Seconds; NaN before the second packet."""
+
+    def arrive(self, now: float) -> None:
+        if not math.isnan(self._last):
+            self._pauses.append(now - self._last)
+            self.pause = sorted(self._pauses)[len(self._pauses) // 2]
+        self._last = now
+
+
+def silences(
+    now: float, began: float, arrived: Mapping[str, float], pauses: Mapping[str, float] | None = None
+) -> dict[str, str]:
+    """The streams that are silent ``now``, in words: the last sample ``arrived`` longer ago than `patience` has with
+    its usual pause, or none has come, which is NaN, though the session ``began`` `FIRST` seconds ago. All times are of
+    one clock."""
     found = {}
     for stream, last in arrived.items():
         if math.isnan(last) and now - began > FIRST:
             found[stream] = f"{stream}: no sample yet"
-        elif now - last > STALE:
+        elif now - last > patience((pauses or {}).get(stream, math.nan)):
             found[stream] = f"{stream}: silent for {now - last:.1f} s"
     return found
 

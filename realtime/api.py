@@ -12,7 +12,8 @@ from devices.api import StreamInfo
 from models.api import Estimate, Verdict
 
 STALE = 0.8
-"""Seconds without a sample after which a live stream is said to be silent. A chest strap sends every 0.56 s."""
+"""Seconds without a sample after which a live stream is said to be silent, unless it sends in packets that are far
+apart: `realtime.alarms.patience`."""
 
 BANDS = ("delta", "theta", "alpha", "beta", "gamma")
 """Of rhythms; their edges are in `realtime.bandpower`, which is not needed to look at them."""
@@ -254,6 +255,8 @@ class StreamHealth:
     """By which the clock of the source was last found to differ from the session's; NaN when it was not measured."""
     offset_sd_ms: float = math.nan
     """How uncertain that is, one standard deviation; NaN when unknown."""
+    patience: float = STALE
+    """Seconds of ``stale`` beyond which it is silent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,9 +162,9 @@ class Recorder:
             self._ids[info.key] = self._writer.add_stream(
                 name=info.name or info.key,
                 type=MARKERS_TYPE if info.kind == "markers" else info.kind.upper(),
-                channels=info.channels if info.rate else ("marker",),
+                channels=info.channels if info.numeric else ("marker",),
                 rate=info.rate,
-                format=info.format if info.rate else "string",
+                format=info.format,
                 unit=info.unit,
                 source_id=info.source,
                 desc={OWN_DESC: {"key": info.key, "kind": info.kind}},

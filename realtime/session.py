@@ -43,7 +43,7 @@ from devices.api import (
 )
 from models.api import Estimate, Window, WindowSpec
 from models.model import Model
-from realtime.alarms import Alarmed, AlarmLog, silences
+from realtime.alarms import Alarmed, AlarmLog, Pace, patience, silences
 from realtime.api import (
     Body,
     Cleared,
@@ -158,6 +158,7 @@ class Session:
         self.streams = streams + own
         self._marks = {info.key for info in self.streams if info.marks}
         self._windower = Windower(model.bundle.manifest.window if model else WindowSpec(inputs=()), self.streams)
+        self._paces = {info.key: Pace() for info in self.streams if info.rate}
         self._rates = {info.key: info.rate for info in self.streams if info.rate}
         self._inbox = Inbox(self._rates, waits=not self._live)
         self._slot = Slot(waits=not self._live)
@@ -417,10 +418,15 @@ class Session:
                 if item.reason:
                     self._alarms[f"device {index}"] = item.reason
             item = _renamed(item, self._keys[index])
-            if isinstance(item, Chunk | Events) and len(item.times):
-                self._meters[item.stream].arrived = time.monotonic()
+            if isinstance(item, Chunk) or (isinstance(item, Events) and len(item.times)):
+                self._arrive(item.stream, time.monotonic())
             self._inbox.put(item)
         return ended
+
+    def _arrive(self, stream: str, now: float) -> None:
+        self._meters[stream].arrived = now
+        if stream in self._paces:
+            self._paces[stream].arrive(now)
 
     # -- analysis thread ---------------------------------------------------------------------------------------------
 
@@ -817,6 +823,7 @@ class Session:
                     gaps=count["gaps"],
                     offset_ms=meter.offset * 1e3,
                     offset_sd_ms=meter.offset_sd * 1e3,
+                    patience=patience(self._paces[info.key].pause if info.rate else math.nan),
                 )
             )
         recent = wall - self._estimated_at < 3 * self._windower.spec.hop  # false for NaN
@@ -844,7 +851,7 @@ class Session:
         if self._live and not self._stop.is_set() and not self._asked and wall >= self._hold_until:
             # Of signals only: events come when they come.
             arrived = {info.key: self._meters[info.key].arrived for info in self.streams if info.rate}
-            self._silent = silences(wall, self._began, arrived)
+            self._silent = silences(wall, self._began, arrived, {key: pace.pause for key, pace in self._paces.items()})
         # Once it has been stopped, as it was: nobody reads the sources any more.
         found |= {f"silent {key}": text for key, text in self._silent.items()}
         while self._skips and self._skips[0] < wall - PACE_OVER:

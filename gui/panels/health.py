@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QGridLayout, QLabel
 
 from devices.api import StreamInfo
 from gui import look
-from realtime.api import STALE, Command, Ended, Health, Hello, StreamHealth, Update
+from realtime.api import Command, Ended, Health, Hello, StreamHealth, Update
 
 SLOW = 0.9
 """Share of the nominal rate below which the rate is called low."""
@@ -22,7 +22,7 @@ def judge(stream: StreamInfo | None, health: StreamHealth) -> tuple[str, str, st
         return "●", "events", look.theme.muted
     if not math.isfinite(health.stale):
         return "!", "no samples yet", look.theme.fair
-    if health.stale > STALE:
+    if health.stale > health.patience:
         return "✕", "silent", look.theme.bad
     if stream is not None and math.isfinite(health.rate) and health.rate < SLOW * stream.rate:
         return "!", "rate is low", look.theme.fair

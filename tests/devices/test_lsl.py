@@ -364,13 +364,15 @@ def test_text_markers_become_events():
     np.testing.assert_allclose(np.concatenate([item.times for item in items]), start + np.arange(3), atol=2e-3)
 
 
-def test_number_markers_become_events_with_text():
+def test_number_markers_stay_numbers_and_say_their_text():
     with (
         source(type="Markers", channels=1, rate=0.0, format="int32", texts=[7, -1]) as (name, _),
         open_device(f"lsl:name={name}") as device,
     ):
         items = read(device, lambda items: samples(items) >= 2)
-    assert [label for item in items for label in item.labels] == ["7", "-1"]
+    assert [text for item in items for text in item.texts] == ["7", "-1"]
+    assert np.concatenate([item.data for item in items]).dtype == np.int32
+    assert device.streams[0].marks
 
 
 def test_several_candidates_are_listed_with_how_to_choose():

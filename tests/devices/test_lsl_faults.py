@@ -299,6 +299,75 @@ def test_a_twin_of_a_marker_stream_that_was_started_after_the_last_marker_is_not
         assert anew.process.poll() is None
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_source_that_hangs_and_is_started_anew_at_once_is_taken_again(killed):
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "at once"}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        ledger = stack.enter_context(read(one))
+        first = ledger.device.uid
+        one.do("run 1.5")
+        ledger.balance(one.sent)
+        one.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.2)
+        anew = stack.enter_context(source(**spec))
+        time.sleep(2.8)
+        if killed:
+            one.process.kill()
+        ledger.until(lambda ledger: ledger.device.uid != first)
+        anew.do("run 0.3")
+        ledger.until(lambda ledger: len(ledger.values) >= one.sent + anew.sent)
+        assert ledger.values == [*range(one.sent), *range(anew.sent)]
+        (notice,) = [text for text in ledger.notices if "came back" in text]
+        assert f"{ledger.lost} samples missing" in notice
+
+
+def test_a_twin_of_a_signal_that_pauses_but_answers_is_not_taken_when_the_source_dies():
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "quiet"}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        ledger = stack.enter_context(read(one))
+        one.do("run 0.3")
+        ledger.balance(one.sent)
+        ledger.until(lambda ledger: ledger.device._answered > ledger.device._sampled + 1.5)
+        stack.enter_context(source(**spec))
+        time.sleep(0.6)
+        one.process.kill()
+        ledger.until(lambda ledger: "not taken for it" in ledger.device.problem)
+        time.sleep(1.0)
+        assert "not taken for it" in ledger.device.problem
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"channels": 6, "labels": list("ABCDEF")}, "sends 6 channels instead of 4"),
+        ({"rate": 500.0, "format": "int16"}, "sends 500 Hz instead of 250 Hz and int16 instead of float32"),
+        ({"labels": ["A", "B", "C", "E"]}, "describes itself otherwise: channel 'E' instead of 'D'"),
+    ],
+)
+def test_a_source_that_comes_back_otherwise_is_said_with_what_differs_and_what_to_do(other, said):
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "other", "labels": ["A", "B", "C", "D"]}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        ledger = stack.enter_context(read(one))
+        one.do("run 0.3")
+        ledger.balance(one.sent)
+        one.process.kill()
+        ledger.until(lambda ledger: "gone" in ledger.device.problem)
+        changed = stack.enter_context(source(**(spec | other)))
+        ledger.until(lambda ledger: said in ledger.device.problem)
+        assert said in ledger.device.problem
+        assert ledger.device.problem.endswith("; set it as it was, or end the session and begin another one")
+        assert "\n" not in ledger.device.problem
+        changed.process.kill()
+        anew = stack.enter_context(source(**spec))
+        ledger.until(lambda ledger: not ledger.device.problem)
+        anew.do("run 0.3")
+        ledger.until(lambda ledger: len(ledger.values) >= one.sent + anew.sent)
+        assert len(ledger.values) == one.sent + anew.sent
+
+
 def test_a_twin_is_not_taken_for_a_source_that_hangs_either(monkeypatch):
     monkeypatch.setattr(lsl, "SILENCE", 0.5)
     spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "hangs"}
@@ -365,7 +434,12 @@ def test_a_twin_on_another_host_is_named_and_never_taken():
         one.process.kill()
         ledger.until(lambda ledger: "elsewhere" in ledger.device.problem)
         assert "not taken for it" in ledger.device.problem
+        anew = stack.enter_context(source(prefix, **spec))  # by its age it could be the source, by its host it is not
+        ledger.until(lambda ledger: ledger.device.problem.count("host=elsewhere") == 2)
+        time.sleep(1.0)
+        assert ledger.device.problem.count("host=elsewhere") == 2
         assert device.identity["host"] == socket.gethostname()
+        assert anew.process.poll() is None
 
 
 def test_a_reader_that_was_away_longer_than_lsl_keeps_is_told_what_it_lost(monkeypatch):
@@ -494,7 +568,7 @@ def test_the_clock_of_a_host_that_jumps_is_measured_at_once_and_nothing_is_lost(
         ("int8", 1, [-3], "-3"),
     ],
 )
-def test_markers_of_every_format_become_events_with_the_texts_they_stand_for(format_, channels, pushed, label):
+def test_markers_of_every_format_come_as_they_are_with_the_texts_they_stand_for(format_, channels, pushed, label):
     name = f"test-{uuid.uuid4().hex[:8]}"
     outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Markers", channels, 0.0, format_, name))
     with open_device(f"lsl:name={name}") as device:
@@ -504,9 +578,13 @@ def test_markers_of_every_format_become_events_with_the_texts_they_stand_for(for
         items = []
         deadline = time.monotonic() + 10
         while not items and time.monotonic() < deadline:
-            items = [item for item in device.read(0.1) if isinstance(item, Events)]
+            items = [item for item in device.read(0.1) if isinstance(item, Events | Chunk)]
     (item,) = items
-    assert item.labels == (label,)
+    assert (item.labels if format_ == "string" else item.texts) == (label,)
+    assert device.streams[0].marks
+    if format_ != "string":
+        assert item.data.tolist() == np.array([pushed], item.data.dtype).tolist()
+        assert (str(item.data.dtype), len(device.streams[0].channels)) == (format_.replace("double", "float"), channels)
     assert item.times[0] == pytest.approx(stamp, abs=5e-3)
 
 

@@ -67,7 +67,8 @@ class Session:
             self.items += self.device.read(0.02)
 
     def of(self, kind: type) -> list:
-        return [item for item in self.take() if isinstance(item, kind)]
+        """Chunks with samples only."""
+        return [item for item in self.take() if isinstance(item, kind) and (kind is not Chunk or len(item.times))]
 
     def times(self) -> np.ndarray:
         return np.concatenate([chunk.times for chunk in self.of(Chunk)])

@@ -114,6 +114,7 @@ def own_record(tmp_path):
                 writer.write_strings(notes, [time, time - 1], ["", f"näher {k}"])
                 writer.write(rr, [time], np.array([[0.8]], np.float32))
                 expected.append(Events("keyboard", np.array([time, time - 1]), ("", f"näher {k}")))
+                expected.append(Chunk("h10/rr", np.array([time]), np.array([[0.8]], np.float32)))
             if k in (20, 30):
                 writer.write_strings(session, [time], [f"{EVENT_SKIPPED} {5000.0 + k!r}"])
     return path, expected
@@ -134,9 +135,10 @@ def test_a_record_of_insula_comes_back_as_the_sequence_it_was_to_the_last_bit(ow
 def test_the_streams_of_a_record_keep_their_keys_and_the_silent_one_is_there(own_record):
     with XdfReplay(own_record[0]) as replay:
         described = [(s.key, s.kind, s.channels, s.rate, s.unit) for s in replay.streams]
-        assert replay.left_out == [("h10/rr (RR)", "irregular numbers")]
+        assert replay.left_out == []
     assert described == [
         ("amp/eeg", "eeg", ("Cz", "Pz"), 250.0, "uV"),
+        ("h10/rr", "rr", ("x",), 0.0, "s"),
         ("h10/ecg", "ecg", ("x",), 130.0, "uV"),
         ("keyboard", "markers", ("m",), 0.0, ""),
     ]
@@ -154,15 +156,20 @@ def test_a_cut_off_record_is_replayed_up_to_the_cut(own_record, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["eeg", "markers"])
-def test_numbers_without_a_rate_are_left_out_of_a_record_of_insula_whatever_their_kind(tmp_path, kind):
+def test_numbers_without_a_rate_come_out_of_a_record_of_insula_as_they_went_in_whatever_their_kind(tmp_path, kind):
     path = tmp_path / "a.xdf"
     with XdfWriter(path) as writer:
         writer.add_stream(name=SESSION_NAME, type=SESSION_TYPE, channels=["event"], rate=0.0, format="string")
-        number = writer.add_stream(name="x", type=kind, channels=["a"], rate=0.0, format="float32")
-        writer.write(number, [1.0, 2.0], np.zeros((2, 1), np.float32))
+        number = writer.add_stream(name="x", type=kind, channels=["a", "b"], rate=0.0, format="int64")
+        writer.write(number, [1.0, 2.0], numbers := np.array([[2**53 + 1, -1], [7, 8]]))
     with XdfReplay(path, speed=math.inf) as replay:
-        assert replay.left_out == [(f"x ({kind})", "irregular numbers")]
-        assert everything(replay) == [End()]
+        assert replay.left_out == []
+        (info,) = replay.streams
+        assert (info.kind, info.rate, info.format, info.channels) == (kind, 0.0, "int64", ("a", "b"))
+        assert [plain(item) for item in everything(replay)] == [
+            plain(Chunk(info.key, np.array([1.0, 2.0]), numbers)),
+            End(),
+        ]
 
 
 def test_a_key_with_blanks_at_its_ends_keeps_what_was_lost(tmp_path):
@@ -309,11 +316,16 @@ def test_kinds_keys_units_and_what_is_left_out(tmp_path):
             ("n4", "markers", "markers", 0.0, ""),
             ("n5", "trigger", "trigger", 100.0, ""),
             ("n6", "markers-2", "markers", 0.0, ""),
+            ("n7", "gaze", "gaze", 0.0, ""),
             ("n8", "signal", "signal", 5.0, ""),
         ]
-        assert replay.left_out == [("n7 (Gaze)", "irregular numbers"), ("n9 (EEG)", "no samples")]
-        labels = [item.labels for item in everything(replay) if isinstance(item, Events) and item.stream == "markers"]
-        assert sum(labels, ()) == ("1", "2", "3")
+        assert replay.left_out == [("n9 (EEG)", "no samples")]
+        assert [s.key for s in replay.streams if s.marks] == ["markers", "markers-2"]
+        chunks = [item for item in everything(replay) if isinstance(item, Chunk)]
+        marks = [item for item in chunks if item.stream == "markers"]
+        assert np.concatenate([item.data for item in marks]).dtype == np.int32
+        assert sum((item.texts for item in marks), ()) == ("1", "2", "3")
+        assert np.concatenate([item.data[:, 0] for item in chunks if item.stream == "gaze"]).tolist() == [1.0, 2.0, 3.0]
 
 
 def test_a_muse_recording_gives_its_eeg_and_names_the_empty_streams(shared_data):

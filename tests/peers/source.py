@@ -25,9 +25,12 @@ PACKET = 0.02
 class Source:
     def __init__(self, spec: dict[str, object]) -> None:
         self.channels, self.rate = int(spec["channels"]), float(spec["rate"])
+        self.format = spec.get("format", "float32").replace("double", "float")
         info = pylsl.StreamInfo(
             spec["name"], spec["type"], self.channels, self.rate, spec.get("format", "float32"), spec["source_id"]
         )
+        if labels := spec.get("labels"):
+            info.set_channel_labels(labels)
         maker = info.desc().append_child("acquisition")
         maker.append_child_value("manufacturer", "insula tests")
         maker.append_child_value("serial_number", "SN 7")
@@ -38,7 +41,7 @@ class Source:
 
     def push(self, stamps: list[float]) -> None:
         values = np.repeat(np.arange(self.sent, self.sent + len(stamps))[:, None], self.channels, axis=1)
-        self.outlet.push_chunk(values.astype(np.float32), stamps)
+        self.outlet.push_chunk(values.astype(self.format), stamps)
         self.last = list(zip(range(self.sent, self.sent + len(stamps)), stamps, strict=True))
         self.sent += len(stamps)
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realtime.alarms import FIRST, Alarmed, AlarmLog, kind, silences
+from devices.api import Chunk
+from devices.polar_frames import Frames
+from realtime.alarms import FIRST, Alarmed, AlarmLog, Pace, kind, silences
+
+_spec = importlib.util.spec_from_file_location("strap", Path(__file__).resolve().parents[1] / "peers" / "strap.py")
+peer = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(peer)
 
 LOOKS = 0.05
+Y2026 = 835 * 10**15  # ns since 2000-01-01
 
 
 def looked_at(arrivals, until):
@@ -27,6 +37,65 @@ def looked_at(arrivals, until):
 def test_a_strap_that_sends_every_561_ms_give_or_take_is_never_called_silent(pauses):
     arrivals = np.cumsum(pauses).tolist()
     assert looked_at(arrivals, arrivals[-1]) is None
+
+
+def strap_heard(seed, minutes=30, loss=0.02):
+    """When a session hears a strap, packet by packet through the device's own part: 20 ms exponential jitter."""
+    random = np.random.default_rng(seed)
+    frames, heard = Frames("strap"), []
+    count = round(minutes * 60 / 0.5615)
+    lost = random.random(count) < loss
+    lost[1:] &= ~lost[:-1]  # a single packet at a time
+    for number in np.flatnonzero(~lost):
+        now = (number + 1) * 73 / 130.045 + random.exponential(0.02)
+        frame = peer.frame(Y2026 + number * 73 * 10**9 // 130, np.zeros(73, int))
+        if any(isinstance(item, Chunk) for item in frames.take(frame, now)):
+            heard.append(now)
+    return heard, int(lost.sum())
+
+
+def silent_spells(heard, until):
+    """Beginnings of the times at which somebody who looks every 50 ms finds the stream silent."""
+    pace, arrivals, found, last, was = Pace(), iter([*heard, math.inf]), [], math.nan, False
+    coming = next(arrivals)
+    for k in range(round(until / LOOKS)):
+        while coming <= k * LOOKS:
+            pace.arrive(last := coming)
+            coming = next(arrivals)
+        silent = bool(silences(k * LOOKS, 0.0, {"strap": last}, {"strap": pace.pause}))
+        if silent and not was:
+            found.append(k * LOOKS)
+        was = silent
+    return found
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_half_an_hour_of_a_strap_that_loses_single_packets_has_no_alarm_and_its_end_has_one(seed):
+    heard, lost = strap_heard(seed)
+    assert lost > 40
+    (found,) = silent_spells(heard, heard[-1] + 10.0)
+    assert 1.3 < found - heard[-1] < 1.5
+
+
+def test_two_lost_packets_of_a_strap_in_a_row_are_a_silence():
+    heard = [k * 0.5615 for k in range(1, 60) if k not in (40, 41)]
+    (found,) = silent_spells(heard, heard[-1] + 0.5)
+    assert 39 * 0.5615 + 1.3 < found < 42 * 0.5615
+
+
+@given(st.floats(0.001, 0.38), st.floats(0.0, 1.0))
+def test_whatever_sends_three_times_a_second_is_silent_within_a_second_of_its_last_sample(pause, outage):
+    heard = [k * pause for k in range(1, 40)]
+    heard += [heard[-1] + outage + k * pause for k in range(1, 40)]
+    found = silent_spells(heard, heard[-1] + 3.0)[-1]
+    assert 0.75 < found - heard[-1] <= 1.0
+
+
+def test_an_outage_does_not_make_a_stream_slow():
+    pace = Pace()
+    for now in (1.0, 1.1, 1.2, 61.2, 61.3, 200.0, 200.1, 200.2):
+        pace.arrive(now)
+    assert pace.pause == pytest.approx(0.1)
 
 
 @given(st.floats(0.3, 1.9))
