@@ -38,7 +38,7 @@ SET = 0.1
 MEMORY = 60.0
 """Seconds of measurements through which the drift is drawn."""
 LEVER = 20.0
-"""Seconds of measurements that tell a drift; before, the newest offset stands."""
+"""Seconds of measurements that tell a drift; before, the newest offset stands that is not of a busy network."""
 UNIX = 1e9
 """Seconds. No LSL clock has come this far, Unix time has since 2001."""
 REPEATED = 256
@@ -74,7 +74,8 @@ class Offset:
         while self._seen[0][0] < time - MEMORY:
             self._seen.popleft()
         if time - self._seen[0][0] < LEVER:
-            self._line = time, offset, 0.0
+            usual = 4 * min(uncertainty for *_, uncertainty in self._seen) + 1e-4
+            self._line = (*next((at, one) for at, one, sd in reversed(self._seen) if sd <= usual), 0.0)
             return
         when, offsets, uncertainties = np.array(self._seen).T
         weight = 1 / (uncertainties + 2e-5) ** 2
