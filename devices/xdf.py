@@ -32,7 +32,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.api import Chunk, DeviceError, End, Events, Item, Rewind, StreamInfo, Tick, unit_name
+from devices.api import Chunk, DeviceError, End, Events, Found, Item, Rewind, StreamInfo, Tick, unit_name
 from devices.xdf_format import (
     AFFECT_TYPE,
     EVENT_LOST,
@@ -67,6 +67,13 @@ _KINDS = {
     "accelerometer": "acc",
     "gyroscope": "gyro",
 }
+
+
+def discover(seconds: float) -> list[Found]:  # noqa: ARG001  (nothing is waited for)
+    """The recordings in the current folder; when there are none, how one elsewhere is opened."""
+    files = sorted(path for path in Path().glob("*.xdf") if path.is_file() and path.name.isprintable())
+    found = [Found(f"xdf:{path.name}", f"recording, {path.stat().st_size / 1e6:.1f} MB") for path in files]
+    return found or [Found("xdf:FILE.xdf", "a recording, replayed; there is none in this folder")]
 
 
 def connect(rest: str) -> XdfReplay:

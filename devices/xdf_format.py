@@ -12,6 +12,7 @@ import numpy as np
 
 from devices.xdf_layout import (
     AFFECT_TYPE,
+    ANNOUNCED,
     EVENT_ALARM,
     EVENT_CLOCK,
     EVENT_LOST,
@@ -33,6 +34,7 @@ from devices.xdf_writer import Desc, XdfWriter
 
 __all__ = [
     "AFFECT_TYPE",
+    "ANNOUNCED",
     "EVENT_ALARM",
     "EVENT_CLOCK",
     "EVENT_LOST",

@@ -57,6 +57,10 @@ EVENT_UNRECORDED = "unrecorded"
 OWN_DESC = "insula"
 """Below ``<desc>`` of a recorded stream: ``<insula><key/><kind/></insula>``, the StreamInfo it was in the session."""
 
+ANNOUNCED = "announced"
+"""Below ``<desc>`` of the session: ``<streamID>`` with the header, as text, that the stream of numbers with this id has
+from its first sample on. What is announced and has no header of its own never gave a sample."""
+
 MAX_XML = 4 << 20
 MAX_DEPTH = 64
 MAX_TAGS = 250_000

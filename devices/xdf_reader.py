@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.xdf_layout import (
+    ANNOUNCED,
     BOUNDARY,
     FORMATS,
     MAGIC,
@@ -507,6 +508,21 @@ class XdfFile:
 
     def samples(self, stream_id: int) -> int:
         return self._counts[stream_id]
+
+    def announced(self) -> dict[int, XdfStream]:
+        """The streams of numbers that a record of insula announces, and of which no sample came: by id."""
+        found: dict[int, XdfStream] = {}
+        claimed = self._claimed
+        for session in [stream for stream in self._headers.values() if stream.is_session]:
+            for element in parse_xml(session.header).findall(f"desc/{ANNOUNCED}/*"):
+                digits = element.tag.removeprefix("stream")
+                number = int(digits) if digits.isdecimal() and len(digits) < 10 else 0
+                if not number or number in self._headers or number in found or len(found) >= MAX_STREAMS:
+                    continue
+                with contextlib.suppress(_DamageError):
+                    found[number] = _stream(number, element.text or "", MAX_CHANNELS - claimed)
+                    claimed += max(1, len(found[number].channels))
+        return found
 
     def offsets(self, stream_id: int) -> NDArray[np.float64]:
         """The recorded clock offsets (k, 2) as they are: time on the stream's clock, offset; seconds."""

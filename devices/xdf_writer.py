@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -22,6 +22,7 @@ from devices.xdf_layout import (
     BOUNDARY,
     FORMATS,
     MAGIC,
+    MAX_XML,
     TAG_BOUNDARY,
     TAG_FILE_HEADER,
     TAG_OFFSET,
@@ -70,6 +71,9 @@ class _Stream:
         self.channels = channels
         self.samples = 0
         self.first = self.last = 0.0
+        self.header = b""
+        self.unwritten = b""
+        """Header and offsets that go into the file with the first sample."""
 
 
 class XdfWriter:
@@ -80,7 +84,9 @@ class XdfWriter:
     fsync; where that fails, writing goes on and ``sync_problem`` says so). When the disk is full the file is cut back
     to its last whole chunk and XdfError is raised; the writer stays usable, so that a later attempt may succeed. Never
     overwrites. With ``sync_apart`` the fsync of a boundary runs in a thread of its own, so that a slow disk does not
-    hold up what comes next.
+    hold up what comes next. With ``late_headers`` that of a stream of numbers is written with its first samples, as are
+    the offsets before them: libxdf 0.99.8 crashes on a header of numbers without a sample. A stream of which none came
+    is not in the file then.
     """
 
     def __init__(
@@ -90,9 +96,11 @@ class XdfWriter:
         now: Callable[[], float] = time.monotonic,
         created: datetime | None = None,
         sync_apart: bool = False,
+        late_headers: bool = False,
     ) -> None:
         self.path = Path(path)
         self._sync_apart = sync_apart
+        self._late_headers = late_headers
         self._syncing: threading.Thread | None = None
         self._sync_began = 0.0
         self._joined: list[bytes] | None = None
@@ -114,9 +122,14 @@ class XdfWriter:
         _element(root, "datetime", (created or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S%z"))
         try:
             self._append(MAGIC + chunk_bytes(TAG_FILE_HEADER, None, xml_bytes(root)))
+        except XdfError as error:
+            self.discard()  # made above, by this call
+            reason = getattr(error.__cause__, "strerror", None) or error
+            raise XdfError(
+                f"{self.path}: could not be begun ({reason}), there is no file. Free disk space or record elsewhere."
+            ) from error
         except BaseException:
-            os.close(self._file)
-            self.path.unlink(missing_ok=True)  # made above, by this call
+            self.discard()
             raise
 
     @property
@@ -174,9 +187,21 @@ class XdfWriter:
         layout = None
         if plain is not None:
             layout = np.dtype([("flag", "u1"), ("time", "<f8"), ("value", plain.newbyteorder("<"), (len(channels),))])
-        self._write(chunk_bytes(TAG_STREAM_HEADER, number, xml_bytes(root)))
-        self._streams[number] = _Stream(layout, len(channels), plain)
+        stream = _Stream(layout, len(channels), plain)
+        stream.header = xml_bytes(root)
+        chunk = chunk_bytes(TAG_STREAM_HEADER, number, stream.header)
+        if plain is not None and self._late_headers:
+            stream.unwritten = chunk
+        else:
+            self._write(chunk)
+        self._streams[number] = stream
         return number
+
+    def announced(self) -> dict[str, str]:
+        """The headers, as XML, that wait for a first sample, by "stream" and id; those that fit into a header."""
+        waiting = {f"stream{n}": one.header.decode() for n, one in self._streams.items() if one.unwritten}
+        room = MAX_XML // 4  # inside XML each < takes four characters
+        return {name: text for name, text in waiting.items() if (room := room - len(text)) > 0}
 
     def write(self, stream_id: int, times: ArrayLike, values: ArrayLike) -> None:
         """Append one chunk: ``times`` (n,) seconds and ``values`` (n, channels), which the format must be able to hold.
@@ -219,12 +244,16 @@ class XdfWriter:
         """Append one measured clock offset: ``time`` on the stream's clock, recorder's clock minus stream's clock."""
         if stream_id not in self._streams or not (np.isfinite(time) and np.isfinite(offset)):
             raise ValueError(f"stream {stream_id}: ({time}, {offset}) is not a clock offset")
-        self._write(chunk_bytes(TAG_OFFSET, stream_id, struct.pack("<2d", time, offset)))
+        chunk = chunk_bytes(TAG_OFFSET, stream_id, struct.pack("<2d", time, offset))
+        if self._streams[stream_id].unwritten:
+            self._streams[stream_id].unwritten += chunk
+        else:
+            self._write(chunk)
 
     @contextmanager
     def together(self) -> Iterator[None]:
         """What is written inside gets into the file whole or not at all, when this ends; not to be nested."""
-        before = [(stream, stream.samples, stream.first, stream.last) for stream in self._streams.values()]
+        before = [(one, one.samples, one.first, one.last, one.unwritten) for one in self._streams.values()]
         self._joined = []
         try:
             yield
@@ -233,13 +262,14 @@ class XdfWriter:
                 self._append(b"".join(blocks))
         except BaseException:
             self._joined = None
-            for stream, samples, first, last in before:
-                stream.samples, stream.first, stream.last = samples, first, last
+            for stream, samples, first, last, unwritten in before:
+                stream.samples, stream.first, stream.last, stream.unwritten = samples, first, last, unwritten
             raise
 
     def _write_samples(self, number: int, stamps: NDArray[np.float64], content: bytes) -> None:
-        self._write(chunk_bytes(TAG_SAMPLES, number, struct.pack("<BI", 4, len(stamps)) + content))
         stream = self._streams[number]
+        self._write(stream.unwritten + chunk_bytes(TAG_SAMPLES, number, struct.pack("<BI", 4, len(stamps)) + content))
+        stream.unwritten = b""
         if not stream.samples:
             stream.first = float(stamps[0])
         stream.last = float(stamps[-1])
@@ -320,6 +350,8 @@ class XdfWriter:
             self._syncing.join()  # it uses the file
         try:
             for number, stream in self._streams.items():
+                if stream.unwritten:
+                    continue
                 root = ET.Element("info")
                 _element(root, "first_timestamp", repr(stream.first))
                 _element(root, "last_timestamp", repr(stream.last))
@@ -333,6 +365,14 @@ class XdfWriter:
                 os.close(file)
             except OSError as error:  # a network's disk may say only now that it is full
                 raise XdfError(f"{self.path}: could not be closed ({error.strerror}). Check the disk.") from error
+
+    def discard(self) -> None:
+        """Close the file and remove it: nothing was recorded."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            with suppress(OSError):
+                os.close(file)
+            self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

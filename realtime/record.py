@@ -7,6 +7,7 @@ alarms, notices and measured clocks, which a replay passes over.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from devices.api import Chunk, Clock, Events, Item, Notice, StreamInfo, Tick
 from devices.xdf_format import (
     AFFECT_TYPE,
+    ANNOUNCED,
     EVENT_ALARM,
     EVENT_CLOCK,
     EVENT_LOST,
@@ -120,25 +122,38 @@ def start_record(
         return Recorder(where, streams, targets, about)
     while True:
         path = study_path(where.folder, where.participant, where.session, where.task, where.run)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise XdfError(f"{path.parent}: cannot be made ({error.strerror}). Check the folder's rights.") from None
+        made = [above for above in path.parents if not above.exists()]
         number = path.stem.rpartition("_run-")[2].removesuffix("_eeg")
         codes = {"participant": where.participant, "session": where.session, "task": where.task, "run": number}
+        study = {name: code for name, code in codes.items() if code}
         try:
-            return Recorder(path, streams, targets, about, study={name: code for name, code in codes.items() if code})
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return Recorder(path, streams, targets, about, study=study, folders=made)
+        except OSError as error:
+            _remove(made)
+            raise XdfError(f"{path.parent}: cannot be made ({error.strerror}). Check rights and disk.") from None
         except XdfError:
+            _remove(made)
             if where.run is not None or not path.exists():
                 raise
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """Those that are empty, the innermost first: nothing was recorded in them."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 class Recorder:
     """Writes a session to ``path``, which must not exist. Used by one thread; raises devices.xdf_format.XdfError.
 
     ``about`` is put into the header: model, its hash, window, versions. Without ``targets`` there is no place for
-    estimates. ``study`` has the codes that the description beside the record gives. The fsync runs in a thread of its
-    own.
+    estimates. ``study`` has the codes that the description beside the record gives, ``folders`` were made for it, the
+    innermost first. The fsync runs in a thread of its own.
+
+    A stream of numbers has a header of its own from its first sample on; that it is there says the header of the
+    session, from the beginning.
     """
 
     def __init__(
@@ -149,14 +164,29 @@ class Recorder:
         about: Mapping[str, str],
         *,
         study: Mapping[str, str] | None = None,
+        folders: Sequence[Path] = (),
     ) -> None:
         self.path = path
+        self._folders = folders
         self.sidecar = path.with_suffix(".json")
         """The description beside the record."""
         self.study = dict(study or {})
         if self.sidecar.exists():
             raise XdfError(f"{self.sidecar}: exists already, nothing is overwritten. Choose another name.")
-        self._writer = XdfWriter(path, sync_apart=True)
+        self._writer = XdfWriter(path, sync_apart=True, late_headers=True)
+        try:
+            self._announce(streams, targets, about)
+        except XdfError as error:
+            self.discard()
+            reason = getattr(error.__cause__, "strerror", None) or error
+            raise XdfError(
+                f"{path}: could not be begun ({reason}), there is no file. Free disk space or record elsewhere."
+            ) from error
+        except BaseException:
+            self.discard()
+            raise
+
+    def _announce(self, streams: Sequence[StreamInfo], targets: Sequence[str], about: Mapping[str, str]) -> None:
         self._ids: dict[str, int] = {}
         for info in streams:
             self._ids[info.key] = self._writer.add_stream(
@@ -169,8 +199,14 @@ class Recorder:
                 source_id=info.source,
                 desc={OWN_DESC: {"key": info.key, "kind": info.kind}},
             )
+        announced = self._writer.announced()
         self._session = self._writer.add_stream(
-            name=SESSION_NAME, type=SESSION_TYPE, channels=("event",), rate=0.0, format="string", desc=dict(about)
+            name=SESSION_NAME,
+            type=SESSION_TYPE,
+            channels=("event",),
+            rate=0.0,
+            format="string",
+            desc={**about, ANNOUNCED: announced} if announced else dict(about),
         )
         if targets:
             self._affect = self._writer.add_stream(
@@ -236,12 +272,13 @@ class Recorder:
             case Skipped():
                 self._event(entry.t_end, f"{EVENT_SKIPPED} {float(entry.t_end)!r}")
             case Clock():
-                if math.isfinite(entry.time) and math.isfinite(entry.residual):
-                    # Collection times are on the stream's clock, and its stamps are the session's but for the residual.
-                    self._writer.write_offset(self._ids[entry.stream], entry.time - entry.residual, entry.residual)
-                    self._silent_on_clock.discard(self._ids[entry.stream])
-                measured = f"{float(entry.offset)!r} {float(entry.uncertainty)!r}"
-                self._event(entry.time, f"{EVENT_CLOCK} {entry.stream} {measured}")
+                with self._writer.together():
+                    if math.isfinite(entry.time) and math.isfinite(entry.residual):
+                        # Collection times are on the stream's clock: its stamps are the session's but for the residual.
+                        self._writer.write_offset(self._ids[entry.stream], entry.time - entry.residual, entry.residual)
+                        self._silent_on_clock.discard(self._ids[entry.stream])
+                    measured = f"{float(entry.offset)!r} {float(entry.uncertainty)!r}"
+                    self._event(entry.time, f"{EVENT_CLOCK} {entry.stream} {measured}")
             case Notice():
                 self._event(entry.time, f"{EVENT_NOTE} {float(entry.time)!r} {entry.stream} {one_line(entry.text)}")
             case Alarmed():
@@ -306,6 +343,11 @@ class Recorder:
 
     def close(self) -> None:
         self._writer.close()
+
+    def discard(self) -> None:
+        """Leave no trace of a record that could not be begun."""
+        self._writer.discard()
+        _remove(self._folders)
 
 
 def one_line(text: str) -> str:

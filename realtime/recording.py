@@ -1,9 +1,11 @@
-"""What runs in the recorder thread: it writes what is put, says what is wrong with the disk, counts what is missing."""
+"""What runs in the recorder thread: it begins the record, writes what is put, says what is wrong with the disk, counts
+what is missing."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -27,13 +29,17 @@ HELD = 1000
 class Recording:
     """A record that is being made. ``put`` may be called from any thread, ``run`` is the recorder thread.
 
+    ``begin`` opens the record there: a disk that stalls already then holds up nobody, and what is put meanwhile waits.
     What the disk refuses is counted: samples in the next chunk of their stream that it takes, entries in an
     `Unrecorded` before it. Alarms and notices are kept until it takes them, the newest `HELD`; the others are counted.
     ``now`` is the session clock.
     """
 
-    def __init__(self, recorder: Recorder, *, waits: bool, now: Callable[[], float]) -> None:
-        self._recorder = recorder
+    def __init__(self, begin: Callable[[], Recorder], *, waits: bool, now: Callable[[], float]) -> None:
+        self._begin = begin
+        self._recorder: Recorder | None = None
+        self._begun = threading.Event()
+        self._awaited = True
         self._backlog = Backlog(waits=waits)
         self._now = now
         self._busy_since = math.nan
@@ -49,45 +55,87 @@ class Recording:
         self.release = self._backlog.release
         self.close = self._backlog.close
 
+    def wait(self, seconds: float) -> None:
+        """Until the record is begun, or cannot be, at most so long: from then on it may begin when it can."""
+        self._begun.wait(seconds)
+        self._awaited = False
+
     @property
-    def path(self) -> Path:
-        return self._recorder.path
+    def path(self) -> Path | None:
+        """None until the record is begun."""
+        return self._recorder.path if self._recorder is not None else None
 
     @property
     def bytes_written(self) -> int:
-        return self._recorder.bytes_written
+        return self._recorder.bytes_written if self._recorder is not None else 0
 
     @property
     def unrecorded(self) -> int:
         """Entries that the disk did not take, or that could not wait for it."""
         return self._unwritten + self._backlog.refused
 
-    def run(self, describe: Callable[[], Mapping[str, object]]) -> None:
-        """Write until it is closed and nothing is left; in the end the description, which is made then."""
-        while (entry := self._backlog.get()) is not None:
-            self._busy_since = time.monotonic()
-            self._take(entry)
-            self._busy_since = math.nan
+    def run(
+        self,
+        beginning: Callable[[Recorder], Mapping[str, object]],
+        conclusion: Callable[[], Mapping[str, object]],
+        look: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Begin the record with its description, write until it is closed and nothing is left, describe what became of
+        it. Before the file is closed, and after it, ``look`` is called: what is over by then can be put once more.
+
+        Raises XdfError, and leaves no file, when the record cannot be begun while that is waited for.
+        """
+        recorder = self._open(beginning)
+        self._write_all(recorder)
+        look()
+        self._backlog.close()
+        self._write_all(recorder)
         self._busy_since = time.monotonic()
         with contextlib.suppress(Exception):  # a disk that is still full: that has been said
-            self._catch_up()
+            self._catch_up(recorder)
         self._unwritten += len(self._held)
         try:
-            self._recorder.close()
+            recorder.close()
         except XdfError as error:
             self.problems["record"] = self._failing = str(error)
+        self._busy_since = math.nan
+        look()
+        self._busy_since = time.monotonic()
         try:
-            self._recorder.describe(describe())
+            recorder.describe(conclusion())
         except XdfError as error:
             self.problems["description"] = str(error)
         self._busy_since = math.nan
 
-    def _take(self, entry: Recordable) -> None:
+    def _open(self, beginning: Callable[[Recorder], Mapping[str, object]]) -> Recorder:
+        self._busy_since = time.monotonic()
+        try:
+            recorder = self._begin()
+            try:
+                recorder.describe(beginning(recorder))
+            except XdfError as error:
+                if self._awaited:
+                    recorder.discard()
+                    raise
+                self.problems["description"] = str(error)  # there is more to be lost by now
+            self._recorder = recorder
+        finally:
+            self._begun.set()
+            self._busy_since = math.nan
+        return recorder
+
+    def _write_all(self, recorder: Recorder) -> None:
+        while (entry := self._backlog.get()) is not None:
+            self._busy_since = time.monotonic()
+            self._take(recorder, entry)
+            self._busy_since = math.nan
+
+    def _take(self, recorder: Recorder, entry: Recordable) -> None:
         if isinstance(entry, Chunk) and self._missing[entry.stream]:
             entry = replace(entry, lost=entry.lost + self._missing[entry.stream])
         try:
-            self._catch_up()
-            self._recorder.write(entry)
+            self._catch_up(recorder)
+            recorder.write(entry)
         except Exception as error:  # noqa: BLE001  (whatever it is, the next entry may fit)
             self._failed_at = time.monotonic()
             if isinstance(entry, Alarmed | Notice):
@@ -105,13 +153,13 @@ class Recording:
         if time.monotonic() - self._failed_at > DISK_BACK:
             self._failing = ""
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, recorder: Recorder) -> None:
         """Write what the disk has refused and what is to be said of it."""
         while self._held:
-            self._recorder.write(self._held[0])
+            recorder.write(self._held[0])
             self._held.popleft()
         if (count := self.unrecorded) > self._told:
-            self._recorder.write(Unrecorded(self._now(), count - self._told))
+            recorder.write(Unrecorded(self._now(), count - self._told))
             self._told = count
 
     def standing(self) -> dict[str, str]:
@@ -123,8 +171,8 @@ class Recording:
         if time.monotonic() - self._busy_since > DISK_STALL:  # false for NaN: nothing is being written
             given_up = f", {refused} were given up" if refused else ""
             found["disk"] = f"record: the disk does not answer; {len(self._backlog)} entries wait in memory{given_up}"
-        elif (seconds := self._recorder.sync_seconds) > DISK_STALL:
+        elif self._recorder is not None and (seconds := self._recorder.sync_seconds) > DISK_STALL:
             found["disk"] = f"record: for {seconds:.0f} s the disk has not confirmed what was written"
-        if problem := self._recorder.sync_problem:
+        if self._recorder is not None and (problem := self._recorder.sync_problem):
             found["sync"] = problem
         return found

@@ -86,6 +86,10 @@ MOST_LISTED = 1000
 TERMINAL = "messages in the terminal"
 Told = TypeVar("Told")
 READER_PATIENCE = 5.0
+BEGINNING = 0.5
+"""Seconds that a session waits for its record to begin, so that one that cannot be ends it at once."""
+SLOW_FOLLOWER = 1.0
+"""Seconds that one estimate may take a follower without an alarm."""
 POLL = 0.05
 REPORT = 0.25
 PHYSIOLOGY_PAUSE, PHYSIOLOGY_LONGEST = 5.0, 300.0
@@ -176,6 +180,7 @@ class Session:
         self._alarms: dict[str, str] = {}
         self._past: dict[str, str] = {}
         self._alarm_log = AlarmLog()
+        self._looking = threading.Lock()
         self._alarmed: list[Alarmed] = []
         self._alarms_seen = 0
         self._silent: dict[str, str] = {}
@@ -191,6 +196,8 @@ class Session:
         self._estimated_at = math.nan
         self._body_kept = -math.inf
         self._skips: deque[float] = deque()
+        self._spent: deque[tuple[float, str, float]] = deque()
+        self._following: tuple[str, float] | None = None
 
     @property
     def windower(self) -> Windower:
@@ -226,11 +233,7 @@ class Session:
                 device.__enter__()
                 stack.callback(self._leave, index, device)
             self.running = True
-            if self._make_recorder is not None:
-                recorder = self._make_recorder(self.streams)
-                self._description = self._begin_description(recorder)
-                recorder.describe(self._description)
-                self._recording = Recording(recorder, waits=not self._live, now=self._now)
+            recording = self._begin_recording() if self._make_recorder is not None else None
             self._publish(self._hello())
             if self._physiology is not None and self._physiology.empty:
                 self._publish(self._physiology.body(self._now()))
@@ -238,9 +241,6 @@ class Session:
             readers = [self._thread(self._read, f"device {i}", i) for i in range(len(self._devices))]
             analysis = self._thread(self._analyse, "analysis")
             modelling = self._thread(self._estimate, "model")
-            recording = None
-            if self._recording is not None:
-                recording = self._thread(self._recording.run, "recorder", self._end_description)
             try:
                 self._supervise(analysis, every)
             finally:
@@ -312,14 +312,18 @@ class Session:
         self._inbox.put(Notice("", self._now(), text))
 
     def _look(self) -> bool:
-        """Whether an alarm has come or gone since the last look; each such change is recorded and published."""
-        changes = self._alarm_log.update(self._now(), self._alarming())
-        for change in changes:
-            self._alarms_seen += not change.over
-            if len(self._alarmed) < MOST_LISTED:
-                self._alarmed.append(change)
-            self._entry(change)
-            self._note(Noted(change.time, f"over: {change.text}" if change.over else change.text, not change.over))
+        """Whether an alarm has come or gone since the last look; each such change is recorded and published.
+
+        The recorder thread looks too, in the end: what is over only then would not be in the record.
+        """
+        with self._looking:
+            changes = self._alarm_log.update(self._now(), self._alarming())
+            for change in changes:
+                self._alarms_seen += not change.over
+                if len(self._alarmed) < MOST_LISTED:
+                    self._alarmed.append(change)
+                self._entry(change)
+                self._note(Noted(change.time, f"over: {change.text}" if change.over else change.text, not change.over))
         return bool(changes)
 
     def _report(self, every: Callable[[Health], None] | None) -> None:
@@ -638,7 +642,9 @@ class Session:
                     self._model.reset()
                 continue
             taken = self._clock() if self._live else math.nan
+            since = time.monotonic()
             estimate = self._ask(cut.window)
+            self._spent.append((time.monotonic(), "model", time.monotonic() - since))
             if self._live:
                 done = self._clock()
                 parts = {"cut": cut.at - cut.newest, "wait": taken - cut.at, "model": done - taken}
@@ -650,7 +656,22 @@ class Session:
                 newest_kept = estimate.t_end
                 self._entry(estimate)
             for name, follower in self._follow.items():
+                since = time.monotonic()
+                self._following = name, since
                 self._tell(name, follower, estimate, "estimates")
+                self._following = None
+                self._spent.append((time.monotonic(), name, time.monotonic() - since))
+            while self._spent[0][0] < time.monotonic() - PACE_OVER:
+                self._spent.popleft()
+
+    def _slowest(self, wall: float) -> str:
+        """What has cost the model thread most of late: the model, or one that follows its estimates."""
+        spent: Counter[str] = Counter()
+        for _, name, seconds in tuple(self._spent):
+            spent[name] += math.ceil(seconds * 1e6)
+        if (following := self._following) is not None:
+            spent[following[0]] += math.ceil((wall - following[1]) * 1e6)
+        return spent.most_common(1)[0][0] if spent else "model"
 
     def _ask(self, window: Window) -> Estimate:
         """The model's estimate; a withheld one when the model fails: signals and record are worth going on for."""
@@ -832,7 +853,7 @@ class Session:
             streams=tuple(streams),
             skipped=self._skipped,
             latency_ms=self._latency * 1e3 if recent else math.nan,
-            record=str(self._recording.path) if self._recording is not None else "",
+            record=str(self._recording.path or "") if self._recording is not None else "",
             record_bytes=self._recording.bytes_written if self._recording is not None else 0,
             playing=self._transport.playing if self._transport else True,
             speed=self._transport.speed if self._transport else 1.0,
@@ -857,7 +878,11 @@ class Session:
         while self._skips and self._skips[0] < wall - PACE_OVER:
             self._skips.popleft()
         if len(self._skips) > max(2, SKIPPED_MOST * PACE_OVER / self._windower.spec.hop):
-            found["pace"] = f"model: too slow, it skipped {len(self._skips)} windows in the last {PACE_OVER:.0f} s"
+            found["pace"] = (
+                f"{self._slowest(wall)}: too slow, it skipped {len(self._skips)} windows in the last {PACE_OVER:.0f} s"
+            )
+        if (following := self._following) is not None and wall - following[1] > SLOW_FOLLOWER:
+            found["follower"] = f"{following[0]}: no answer for {wall - following[1]:.1f} s; estimates wait for it"
         if given_up := self._inbox.given_up:
             found["inbox"] = f"held up for too long: {given_up} samples that had arrived are lost"
         if self._recording is not None:

@@ -30,7 +30,7 @@ from realtime.alarms import Alarmed
 from realtime.api import Body, Cleared, Estimated, Health, Hello, Noted, SetLoop, Step, Traces
 from realtime.handover import Backlog
 from realtime.physiology import Physiology
-from realtime.record import Recorder
+from realtime.record import Recorder, Study, start_record
 from realtime.recording import HELD, Recording
 from realtime.remote import Client, Server
 from realtime.session import Session
@@ -420,36 +420,41 @@ def test_a_full_disk_is_said_acquisition_goes_on_and_what_is_missing_stands_in_t
     assert "No space left on device" in summary.problem
 
 
+def recording_to(path):
+    recorder = Recorder(path, Amplifier.streams, (), {})
+    return Recording(lambda: recorder, waits=False, now=lambda: 3.0)
+
+
 def test_what_a_full_disk_refused_is_recorded_also_when_nothing_comes_any_more(tmp_path, monkeypatch):
     disk, path = Disk(monkeypatch), tmp_path / "r.xdf"
-    recording = Recording(Recorder(path, Amplifier.streams, (), {}), waits=False, now=lambda: 3.0)
+    recording = recording_to(path)
     recording.put(Chunk("eeg", np.array([1.0]), np.zeros((1, 4), np.float32)))
     recording.put(Alarmed(2.0, "the plug is out"))
     recording.close()
     disk.refusals = 2  # the chunk, and what is missing before the alarm; then there is room
-    recording.run(dict)
+    recording.run(lambda _: {}, dict)
     assert events(path) == ["alarm 2.0 the plug is out", "unrecorded 1"]
 
 
 def test_alarms_that_a_full_disk_never_took_are_counted(tmp_path, monkeypatch):
     disk = Disk(monkeypatch)
-    recording = Recording(Recorder(tmp_path / "r.xdf", Amplifier.streams, (), {}), waits=False, now=lambda: 3.0)
+    recording = recording_to(tmp_path / "r.xdf")
     for second in range(HELD + 2):
         recording.put(Alarmed(float(second), "the plug is out"))
     recording.close()
     disk.full = True
-    recording.run(dict)
+    recording.run(lambda _: {}, dict)
     assert recording.unrecorded == HELD + 2
 
 
 def test_of_more_alarms_than_are_held_for_a_full_disk_the_oldest_are_counted_in_the_record(tmp_path, monkeypatch):
     disk, path = Disk(monkeypatch), tmp_path / "r.xdf"
-    recording = Recording(Recorder(path, Amplifier.streams, (), {}), waits=False, now=lambda: 3.0)
+    recording = recording_to(path)
     for second in range(HELD + 2):
         recording.put(Alarmed(float(second), "the plug is out"))
     recording.close()
     disk.refusals = HELD + 2
-    recording.run(dict)
+    recording.run(lambda _: {}, dict)
     said = events(path)
     assert said[0] == "alarm 2.0 the plug is out"
     assert (len(said), said[-1], recording.unrecorded) == (HELD + 1, "unrecorded 2", 2)
@@ -505,6 +510,146 @@ def test_a_disk_that_does_not_confirm_is_said_and_the_record_goes_on_meanwhile(t
     )
     assert (summary.unrecorded, summary.problem) == (0, "")
     assert len(samples(path)) == amplifier.sent
+
+
+def test_a_disk_that_stalls_when_the_record_starts_is_said_and_nothing_that_came_is_lost(tmp_path, monkeypatch):
+    answers, amplifier, path = threading.Event(), Amplifier(), tmp_path / "r.xdf"
+    sync = os.fsync
+
+    def stalled(file):
+        assert answers.wait(60)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", stalled)
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    reached: list = []
+    began = time.monotonic()
+    summary = play(
+        session,
+        alarmed("the disk does not answer"),
+        do(lambda: reached.append((time.monotonic() - began, amplifier.sent))),
+        lambda health: amplifier.sent > reached[0][1] + 100,
+        do(answers.set),
+        well,
+    )
+    assert reached[0][1] > RATE  # acquisition went on
+    assert reached[0][0] < 8.0  # 1.6 s on a quiet machine
+    np.testing.assert_array_equal(samples(path), np.arange(amplifier.number)[-amplifier.sent :])
+    assert (summary.unrecorded, summary.problem) == (0, "")
+    assert [text.split()[0] for text in events(path) if "does not answer" in text] == ["alarm", "over"]
+    described = json.loads(path.with_suffix(".json").read_text())
+    assert described["started"]["session_clock"] < samples_begin(path) + 1.0
+    assert [alarm["over"] for alarm in described["alarms"]] == [False, True]
+
+
+def samples_begin(path):
+    with XdfFile(path) as file:
+        return file.span(1)[0]
+
+
+def test_a_record_that_opens_late_is_begun_late_and_one_that_fails_late_ends_the_session(tmp_path, monkeypatch):
+    """A file system that answers after seconds to the very first call."""
+    answers, amplifier, path = threading.Event(), Amplifier(), tmp_path / "r.xdf"
+
+    def start(streams):
+        assert answers.wait(60)
+        return Recorder(path, streams, (), {})
+
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=start)
+    play(session, alarmed("the disk does not answer"), do(answers.set), well, lambda health: health.record == str(path))
+    assert len(samples(path)) == amplifier.sent
+    answers.clear()
+    again = Session([Amplifier()], None, title="t", clock=lsl_clock, recorder=start)
+    with pytest.raises(XdfError, match="exists already"):
+        again.run(lambda health: answers.set() if health.alarms else None)
+
+
+@pytest.mark.parametrize("stage", ["open", "describe"])
+def test_a_record_that_cannot_be_begun_ends_the_session_before_anything_is_read_and_leaves_nothing(
+    tmp_path, monkeypatch, stage
+):
+    amplifier = Amplifier()
+    place = Study(folder=tmp_path / "study", participant="P07", session="01", task="rest")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if stage == "open":
+        monkeypatch.setattr(xdf_writer, "os", SimpleNamespace(**(vars(os) | {"write": full})))
+    else:
+        monkeypatch.setattr(os, "fsync", full)
+    session = Session(
+        [amplifier], None, title="t", clock=lsl_clock, recorder=lambda streams: start_record(place, streams, (), {})
+    )
+    with pytest.raises(XdfError, match="No space left on device") as refused:
+        session.run()
+    assert "\n" not in str(refused.value)
+    assert "cut back" not in str(refused.value)
+    assert amplifier.sent == 0
+    assert list(tmp_path.iterdir()) == []  # neither a file that blocks the name nor empty folders
+
+
+def test_a_stall_that_meets_the_end_of_a_session_is_in_the_record_with_its_end(tmp_path, monkeypatch):
+    disk, amplifier, path = Disk(monkeypatch), Amplifier(), tmp_path / "r.xdf"
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    stalled: list = []
+
+    def every(health) -> None:
+        if amplifier.sent > 100 and not stalled:
+            stalled.append(health)
+            disk.answers.clear()
+            session.stop()
+        elif alarmed("the disk does not answer")(health):
+            disk.answers.set()
+
+    summary = session.run(every)
+    assert (summary.unrecorded, summary.problem) == (0, "")
+    assert len(samples(path)) == amplifier.sent
+    assert [text.split()[0] for text in events(path) if "does not answer" in text] == ["alarm", "over"]
+    assert [alarm["over"] for alarm in json.loads(path.with_suffix(".json").read_text())["alarms"]] == [False, True]
+
+
+def test_a_follower_that_stalls_is_named_and_the_model_is_not_blamed_for_the_windows_skipped(bundle, tmp_path):
+    """As a CSV on a disk that does not answer."""
+    answers, path = threading.Event(), tmp_path / "r.xdf"
+
+    class Steady(Amplifier):
+        """As wide as the model wants it."""
+
+        streams = (
+            StreamInfo(
+                key="eeg", kind="eeg", channels=bundle.manifest.window.inputs[0].channels, rate=float(RATE), unit="uV"
+            ),
+        )
+
+        def read(self, timeout: float):
+            wide = len(self.streams[0].channels)
+            for item in super().read(timeout):
+                noise = 10 * np.random.default_rng(self.number).standard_normal((len(item.times), wide))
+                yield Chunk("eeg", item.times, noise.astype(np.float32))
+
+    heard: list = []
+
+    def follower(estimate) -> None:
+        heard.append(estimate.t_end)
+        if len(heard) == 2:
+            assert answers.wait(60)
+
+    model = Model(bundle, load_runtime("ort", bundle))
+    session = Session([Steady()], model, title="t", clock=lsl_clock, recorder=records_to(path, ["arousal", "effort"]))
+    session.follow("estimates.csv", follower)
+    said: list = []
+    summary = play(
+        session,
+        alarmed("estimates.csv: no answer for"),
+        lambda health: said.extend(health.alarms) or alarmed("too slow, it skipped")(health),
+        do(answers.set),
+        lambda health: not alarmed("estimates.csv: no answer for")(health),
+        patience=120.0,
+    )
+    assert summary.skipped > 2
+    assert any(text.startswith("estimates.csv: too slow, it skipped") for text in said)
+    assert not any(text.startswith("model: too slow") for text in said)
 
 
 def test_what_waits_for_a_disk_is_bounded_by_bytes_and_what_gives_way_is_counted():
