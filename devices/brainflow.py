@@ -162,15 +162,22 @@ def needed(name: str) -> tuple[str, ...]:
 
 def describe(name: str) -> str:
     """One line on what a board gives."""
-    parts = []
-    for preset, descriptor in _descriptors(boards()[name]).items():
+    presets = []
+    descriptors = _descriptors(boards()[name])
+    for preset, descriptor in descriptors.items():
         if "sampling_rate" not in descriptor:
             return f"{descriptor.get('name', name)}: what the board of master_board gives"
         rows = _kinds(descriptor)
-        parts += [f"{kind.upper()} {len(rows[kind])} ch at {descriptor['sampling_rate']} Hz" for kind in rows]
+        parts = [f"{kind.upper()} {len(rows[kind])} ch at {descriptor['sampling_rate']} Hz" for kind in rows]
         if preset == 0 and "ecg" not in rows:
             parts.append("ECG on any of them by ecg=" if "ecg_channels" in descriptor else "no ECG")
-    return f"{next(iter(_descriptors(boards()[name]).values()))['name']}: {', '.join(parts)}"
+        which = f"preset {_preset_names()[preset]}: " if preset else ""
+        presets.append(which + (", ".join(parts) or "nothing of a person"))
+    return f"{next(iter(descriptors.values()))['name']}: {'; '.join(presets)}"
+
+
+def _preset_names() -> dict[int, str]:
+    return {int(one): one.name.lower().removesuffix("_preset") for one in _library().BrainFlowPresets}
 
 
 # -- what an address says ----------------------------------------------------------------------------------------------
@@ -277,7 +284,7 @@ def _plan(rest: str) -> _Plan:
 
 
 def _presets(address: str, name: str, master: str, board: int, given: Mapping[str, str]) -> list[_Preset]:
-    names = {int(one): one.name.lower().removesuffix("_preset") for one in _library().BrainFlowPresets}
+    names = _preset_names()
     there = {n: one for n, one in _descriptors(board).items() if "sampling_rate" in one}
     if not there:
         raise DeviceError(f"{address}: {master} is no board that measures; say which with master_board.")
@@ -722,16 +729,12 @@ class BrainFlowDevice:
         self._measured = now
         items: list[Item] = []
         for preset in self._plan.presets:
-            if preset.sources and math.isfinite(preset.clock.offset):
-                unsure = preset.clock.uncertainty
-                items.append(
-                    Clock(
-                        preset.sources[0].info.key,
-                        now,
-                        preset.clock.offset - self._plan.delay,
-                        unsure if math.isfinite(unsure) else math.nan,
-                    )
-                )
+            if not math.isfinite(preset.clock.offset):
+                continue
+            offset, unsure = preset.clock.offset - self._plan.delay, preset.clock.uncertainty
+            unsure = unsure if math.isfinite(unsure) else math.nan
+            keys = [*(source.info.key for source in preset.sources), preset.markers]
+            items += [Clock(key, now, offset, unsure) for key in keys]
         return items
 
     # -- opening, and opening anew -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,6 +68,16 @@ def test_every_board_can_be_addressed_and_says_what_it_gives():
             assert stream.kind not in ("eeg", "ecg", "emg", "eog") or stream.unit == "uV"
         keys = [stream.key for stream in device.streams]
         assert len(set(keys)) == len(keys)
+
+
+def test_a_board_with_several_presets_says_which_one_gives_what():
+    said = brainflow.describe("synthetic")
+    default, *others = said.split("; ")
+    assert default.startswith("Synthetic: EEG 16 ch at 250 Hz")
+    assert [other.partition(":")[0] for other in others] == ["preset auxiliary"]
+    for part in (default, *others):
+        kinds = [one.split()[0] for one in part.partition(": ")[2].split(", ")]
+        assert len(set(kinds)) == len(kinds)
 
 
 def test_the_rows_of_a_board_are_those_of_its_descriptor():
@@ -154,7 +165,10 @@ def test_the_synthetic_board_gives_every_sample_at_its_rate(capfd):
     assert np.median(np.diff(times)) == pytest.approx(0.004, rel=0.02)
     ecg = joined(items, "brainflow/ecg")
     assert np.array_equal(ecg[0], times), "the streams of one table have the same times"
-    assert any(isinstance(item, Clock) and item.stream == "brainflow/eeg" for item in items)
+    clocks = [item for item in items if isinstance(item, Clock)]
+    assert {item.stream for item in clocks} == {stream.key for stream in device.streams}
+    by_key = {item.stream: item for item in clocks}
+    assert by_key["brainflow/ecg"].offset == by_key["brainflow/eeg"].offset
     assert device.identity["board_id"] == "-1"
     assert capfd.readouterr() == ("", "")
 
@@ -178,6 +192,41 @@ def test_what_goes_wrong_while_a_board_is_opened_anew_comes_out_of_reading(monke
         device._keeper.join(20)
         with pytest.raises(OSError, match="out of memory"):
             device.read(0.1)
+
+
+class Waits(threading.Event):
+    """Says how long was to be waited, and does not wait as long."""
+
+    def __init__(self):
+        super().__init__()
+        self.pauses = []
+
+    def wait(self, timeout=None):
+        if timeout != 0.25:  # between two looks
+            self.pauses.append(timeout)
+        return super().wait(0.01)
+
+
+def test_a_board_that_stays_away_is_asked_more_and_more_seldom_and_one_that_came_back_at_once(monkeypatch):
+    device = open_device("brainflow:synthetic?preset=default")
+    waits = device._wake = Waits()
+    monkeypatch.setattr(brainflow, "FIRST_ROW", 0.0)
+    monkeypatch.setattr(brainflow, "GIVEN_UP", 0.0)
+    with device:
+        whole = device._open
+
+        def refuse():
+            return "" if len(waits.pauses) in (8, 9) and not whole() else "it is switched off"
+
+        monkeypatch.setattr(device, "_open", refuse)
+        until = time.monotonic() + 30
+        while len(waits.pauses) < 8 and time.monotonic() < until:
+            time.sleep(0.01)  # nobody reads: the board is silent
+        assert read(device, 20, lambda items: any(isinstance(item, Chunk) for item in items[-1:]))
+        while len(waits.pauses) < 10 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert waits.pauses[:8] == [1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0, 30.0]
+    assert 1.0 in waits.pauses[8:10]
 
 
 def test_a_board_that_is_open_already_is_refused_and_goes_on():

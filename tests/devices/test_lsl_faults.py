@@ -476,6 +476,18 @@ def test_the_clock_is_measured_and_given_and_not_when_the_source_does_not_answer
         assert all(abs(clock.offset) < 0.3 for clock in clocks(ledger))
 
 
+def test_a_measurement_that_took_long_moves_no_clock_and_is_no_sign_of_life(monkeypatch):
+    with source() as one:
+        link = open_device(f"lsl:name={one.name}")._link  # not entered: nobody else measures
+        link.measured.clear()
+        for round_trip, taken in ((0.6, 0), (0.4, 1)):
+            later = link.answered + 10.0
+            monkeypatch.setattr(lsl, "_correction", lambda *_, at=later, took=round_trip: (at, -7.0, took / 2, took))
+            link.measure()
+            assert len(link.measured) == taken
+            assert (link.answered == later, link.offset == -7.0) == (bool(taken), bool(taken))
+
+
 class Host:
     """Stands between liblsl and a source's time service, so that the source's clock seems to differ by ``shift``."""
 

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -469,6 +470,9 @@ def test_the_delay_of_the_address_is_subtracted_and_its_uncertainty_said(air):
         session.at(1001.0, Y2026, 0)
         assert session.times()[-1] == pytest.approx(1000.95)
         assert session.of(Clock)[0].uncertainty >= 0.01
+        session.now = 1010.0
+        strap.beat(bytes.fromhex("16 4a 40 03 00 04"))
+        np.testing.assert_allclose(session.of(Events)[0].times, [1008.95, 1009.95, 1009.95])
         assert session.device.identity["delay"] == "50 ms subtracted from every stamp, known to 10 ms"
         assert session.device.streams[0].source.endswith("?delay=0.05&delay_sd=0.01")
 
@@ -504,6 +508,38 @@ def test_a_low_battery_is_a_notice(air):
 def test_a_device_that_measures_no_ecg_is_refused(air):
     with pytest.raises(DeviceError, match="measures no ECG"), Session(air, peer.Strap(air, features=0b100)):
         pass
+
+
+def test_the_firmware_is_warned_of_once_where_it_is_known_to_fail(air, monkeypatch):
+    monkeypatch.setattr(polar, "sys", SimpleNamespace(platform="win32"))
+    strap = peer.Strap(air, firmware="4.0.4")
+    with Session(air, strap) as session:
+        session.at(1001.0, Y2026, 0)
+        assert session.notices().count("firmware 4.0.4 of the strap is known to disconnect from Windows") == 1
+        strap.drop()
+        session.until(lambda: "strap lost" in session.notices() and strap.streaming)
+        session.at(1010.0, Y2026 + 20 * PACKET, 1)
+        assert session.notices().count("known to disconnect") == 1
+
+
+def test_a_strap_that_stays_away_is_looked_for_more_and_more_seldom_and_one_that_came_back_at_once(air, monkeypatch):
+    pauses, slept, sleep = (0.011, 0.022, 0.033), [], polar.asyncio.sleep
+
+    def recorded(seconds, *rest):
+        if seconds in pauses:
+            slept.append(seconds)
+        return sleep(seconds, *rest)
+
+    monkeypatch.setattr(polar.asyncio, "sleep", recorded)
+    with Session(air, peer.Strap(air), scan=0.05, connect=1.0, pauses=pauses) as session:
+        for outage, expected in enumerate(([0.011, 0.022, 0.033, 0.033], [0.011])):
+            session.at(1001.0 + 100 * outage, Y2026 + 200 * outage * PACKET, outage)
+            slept.clear()
+            session.strap.take_off()
+            session.until(lambda expected=expected: slept[: len(expected)] == expected)
+            session.strap.streaming = False
+            session.strap.put_on()
+            session.until(lambda: session.strap.streaming)
 
 
 @pytest.mark.parametrize(
