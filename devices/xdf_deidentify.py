@@ -2,7 +2,9 @@
 
 Headers, footers and the description beside the file are made anew from a list of what may stay; whatever is not on it
 is gone, known or not. Samples are copied to the byte. What stays and may still tell: channel labels of ordinary shape,
-marker texts (unless asked otherwise) and the signals themselves.
+the name of the model, marker texts (unless asked otherwise), numbers, which are those of rates, counts and seconds, and
+the signals themselves. How far two clocks are apart tells the date when one of them counts from a year: of what was
+measured only changes stay.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import numpy as np
 from devices.api import unit_name
 from devices.xdf_layout import (
     AFFECT_TYPE,
+    ANNOUNCED,
     EVENT_ALARM,
     EVENT_CLOCK,
     EVENT_LOST,
@@ -41,6 +44,7 @@ from devices.xdf_layout import (
     SESSION_TYPE,
     TAG_BOUNDARY,
     TAG_FILE_HEADER,
+    TAG_OFFSET,
     TAG_SAMPLES,
     TAG_STREAM_FOOTER,
     TAG_STREAM_HEADER,
@@ -57,8 +61,10 @@ Markers = Literal["keep", "number", "drop"]
 
 GONE = "removed"
 """In place of a text of which only the place in time is kept."""
-UNIX = 1e9
-"""Stamps above this count from 1970 and are dates; a computer does not run for 31 years."""
+UPTIME = 1e8
+"""Seconds: no computer runs for three years. A clock that shows more counts from 1970, 2000 or so, and is a date."""
+ANOTHER_CLOCK = 3600.0
+"""Seconds by which a source's clock does not go wrong: it is another one."""
 MAX_SIDECAR = 16 << 20
 
 _TYPES = frozenset(
@@ -79,7 +85,8 @@ _NUMBER = re.compile(r"[-+]?(\d{1,20}(\.\d{0,40})?|\.\d{1,40})([eE][-+]?\d{1,4})
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _+\-/.:()']{0,39}")
 # A run of digits as in serial numbers, three numbers as in dates and addresses, six pairs as in MAC addresses.
 _TELLING = re.compile(r"\d{5}|\d+[-./:_ ]\d+[-./:_ ]\d+|([0-9A-Fa-f]{2}[-:_. ]?){6}")
-_VERSION = re.compile(r"[0-9][0-9a-z.+]{0,30}")
+_VERSION = re.compile(r"(\d(\.\d{1,2}){0,2})($|[+a-z-]|\.dev|\.post)")
+_KEY = re.compile(r"([a-z]+)(-\d{1,2})?")
 _SYNCHRONISATION = (  # figures, true or false
     "offset_mean",
     "offset_rms",
@@ -89,6 +96,7 @@ _SYNCHRONISATION = (  # figures, true or false
     "can_drop_samples",
     "inter_stream_sync",
 )
+_ROUNDED = frozenset((*_SYNCHRONISATION, "measured_srate", "scaling_factor"))
 _REWRITTEN = frozenset(("channel_count", "nominal_srate", "first_timestamp", "last_timestamp", "sample_count"))
 _KEPT_COUNTS = ("samples", "lost", "refused", "gaps")
 _KEPT_FIGURES = ("windows", "skipped", "unrecorded", "alarms_seen")
@@ -107,7 +115,9 @@ class Removed:
     kept_markers: int = 0
     marker_streams: int = 0
     dated_streams: int = 0
-    """Streams whose stamps are Unix time, and so dates."""
+    """Streams whose stamps, or the offsets of whose clock, count from some year, and so are dates."""
+    named_models: int = 0
+    """Names of models that were kept."""
     findings: list[str] = field(default_factory=list)
     """Damage of the source, and what of it was not carried over."""
     sidecar: Path | None = None
@@ -130,10 +140,11 @@ class Removed:
                 "look through them"
             )
         said.append("kept        channel labels of ordinary shape: look through them")
+        if self.named_models:
+            said.append("kept        the name of the model: look through it")
         if self.dated_streams:
-            said.append(
-                f"kept        stamps, and those of {self.dated_streams} streams count from 1970: they tell the date"
-            )
+            dated = f"those of {self.dated_streams} streams count from some year"
+            said.append(f"kept        stamps, and {dated}: they tell the date")
         else:
             said.append("kept        stamps: seconds since some computer was started, no date")
         said += [f"damage      {finding}" for finding in self.findings]
@@ -217,12 +228,19 @@ class _Copy:
         self._markers = markers
         self._removed = removed
         self._session = {s.id for s in file.streams.values() if s.is_session}
-        self._types = {s.id: _type(s) for s in file.streams.values()}
+        self._announced = file.announced()
+        self._all = file.streams | self._announced
+        if self._session:  # numbered in the order of the session
+            self._all = dict(sorted(self._all.items()))
+        self._types = {s.id: _type(s) for s in self._all.values()}
         self._names = self._make_names()
         self._keys = self._make_keys()
         self._births = [_number(s.header, "created_at") for s in file.streams.values()]
         self._left_out: set[int] = set()
-        self._dated: set[int] = set()
+        self._dated = {s.id for s in file.streams.values() if not self._is_dropped(s) and self._is_dated(s.id)}
+        self._tells = bool(self._dated)
+        self._bases: dict[str, float] = {}
+        self._apart: float | None = None
         self._numbers: dict[str, int] = {}
         marker_streams = [s for s in file.streams.values() if self._is_marker(s) and file.samples(s.id)]
         removed.marker_streams = len(marker_streams)
@@ -230,12 +248,19 @@ class _Copy:
     def _is_marker(self, stream: XdfStream) -> bool:
         return stream.format == "string" and stream.id not in self._session and stream.type != AFFECT_TYPE
 
+    def _is_dropped(self, stream: XdfStream) -> bool:
+        return self._markers == "drop" and self._is_marker(stream)
+
+    def _is_dated(self, number: int) -> bool:
+        span = self._file.span(number, synchronised=False)
+        return span is not None and max(map(abs, span)) > UPTIME
+
     def _make_names(self) -> dict[int, str]:
         """A name for each stream from its type only; insula's own streams are recognised by theirs."""
         own = {SESSION_NAME, "insula affect", "insula withheld", "insula physiology", "insula beats"}
         numbered: dict[str, int] = {}
         names = {}
-        for stream in self._file.streams.values():
+        for stream in self._all.values():
             kind = self._types[stream.id]
             if stream.name in own and kind in (SESSION_TYPE, AFFECT_TYPE, PHYSIOLOGY_TYPE):
                 names[stream.id] = stream.name
@@ -246,10 +271,9 @@ class _Copy:
 
     def _make_keys(self) -> dict[str, str]:
         """New keys for those of insula's streams that say more than a kind and a number."""
-        keys = [s.desc(f"{OWN_DESC}/key") for s in self._file.streams.values()] if self._session else []
-        kept = {key for key in keys if _plain_kind(key.rstrip("0123456789").removesuffix("-")) and len(key) < 40}
-        renamed = {key: key for key in kept}
-        for stream in self._file.streams.values():
+        keys = [s.desc(f"{OWN_DESC}/key") for s in self._all.values()] if self._session else []
+        renamed = {key: key for key in keys if (plain := _KEY.fullmatch(key)) and _plain_kind(plain[1])}
+        for stream in self._all.values():
             key = stream.desc(f"{OWN_DESC}/key") if self._session else ""
             if key and key not in renamed:
                 kind = _kind(stream.desc(f"{OWN_DESC}/kind"))
@@ -274,6 +298,12 @@ class _Copy:
                 block = self._samples(number, index, content)
                 if block is not None:
                     yield chunk_bytes(tag, number, block)
+            elif tag == TAG_OFFSET:
+                pair = self._pair(number, *struct.unpack("<2d", content))
+                if pair is None:
+                    self._removed._note("clock_offsets")
+                else:
+                    yield chunk_bytes(tag, number, struct.pack("<2d", *pair))
             else:
                 yield chunk_bytes(tag, None if tag == TAG_BOUNDARY else number, content)
         self._removed.dated_streams = len(self._dated)
@@ -284,19 +314,19 @@ class _Copy:
         if not len(times):
             self._left_out.add(number)  # damaged: the file's findings say so
             return None
-        if np.any(times > UNIX):
+        if self._is_dropped(stream):
+            self._removed.dropped_markers += len(times)
+            self._left_out.add(number)
+            return None
+        if np.any(np.isfinite(times) & (np.abs(times) > UPTIME)):
             self._dated.add(number)
         if stream.format != "string":
             return content
         if number in self._session:
-            texts = [[self._event(str(text)) for text in row] for row in values.tolist()]
+            texts = [[self._event(str(text), number) for text in row] for row in values.tolist()]
         elif stream.type == AFFECT_TYPE:
             texts = [[GONE if text else "" for text in row] for row in values.tolist()]
         else:
-            if self._markers == "drop":
-                self._removed.dropped_markers += len(times)
-                self._left_out.add(number)
-                return None
             if self._markers == "keep":
                 self._removed.kept_markers += values.size
                 return content
@@ -307,25 +337,60 @@ class _Copy:
     def _numbered(self, text: str) -> str:
         return str(self._numbers.setdefault(text, len(self._numbers) + 1))
 
-    def _event(self, text: str) -> str:
+    def _pair(self, number: int, time: float, offset: float) -> tuple[float, float] | None:
+        """A measured clock offset without the date that it would tell, None when nothing is left of it.
+
+        Clocks that are years apart are moved together, all by the same. Where stamps tell the date anyway it is left as
+        it is, so that all streams stay on one clock.
+        """
+        if self._tells:
+            if max(abs(time), abs(offset)) > UPTIME:
+                self._dated.add(number)
+            return time, offset
+        if abs(time) > UPTIME:  # no clock of these stamps
+            return None
+        if abs(offset) > UPTIME:
+            if self._apart is None:
+                self._apart = float(round(offset))
+            offset -= self._apart
+        return (time, offset) if abs(offset) <= UPTIME else None
+
+    def _event(self, text: str, number: int) -> str:
         word, _, rest = text.partition(" ")
         match word:
-            case _ if word in (EVENT_TICK, EVENT_SKIPPED, EVENT_UNRECORDED) and _NUMBER.fullmatch(rest):
+            case _ if word in (EVENT_TICK, EVENT_SKIPPED) and _NUMBER.fullmatch(rest):
+                if abs(float(rest)) > UPTIME:  # it cuts windows, so it stays
+                    self._dated.add(number)
+                return f"{word} {float(rest)!r}"
+            case _ if word == EVENT_UNRECORDED and _COUNT.fullmatch(rest):
                 return text
             case _ if word == EVENT_LOST:
                 count, _, key = rest.partition(" ")
-                if count.isdecimal() and count.isascii() and (new := self._key(key)):
+                if _COUNT.fullmatch(count) and (new := self._key(key)):
                     return text if new == key else f"{word} {count} {new}"
             case _ if word == EVENT_CLOCK:
                 key, *figures = rest.rsplit(" ", 2)
                 if len(figures) == 2 and all(map(_NUMBER.fullmatch, figures)) and (new := self._key(key)):
-                    return text if new == key else " ".join((word, new, *figures))
+                    return f"{word} {new} {self._change(new, float(figures[0]))} {_rounded(figures[1]) or 'nan'}"
             case _ if word in (EVENT_ALARM, EVENT_OVER, EVENT_NOTE):
                 self._removed.events += 1
                 time = rest.partition(" ")[0]
-                return f"{word} {time} {GONE}" if _NUMBER.fullmatch(time) else f"{word} {GONE}"
+                if _NUMBER.fullmatch(time) and (abs(float(time)) <= UPTIME or self._tells):
+                    return f"{word} {float(time)!r} {GONE}"
+                return f"{word} {GONE}"
         self._removed.events += 1
         return GONE
+
+    def _change(self, key: str, offset: float) -> str:
+        """By how much a source's clock has gone wrong since its first measurement, in whole microseconds.
+
+        How far it is from the session's, together with the stamps, is the time of day.
+        """
+        if not math.isfinite(offset):
+            return "nan"
+        if abs(offset - self._bases.setdefault(key, offset)) > ANOTHER_CLOCK:
+            self._bases[key] = offset
+        return repr(round(offset - self._bases[key], 6) + 0.0)
 
     def _key(self, key: str) -> str:
         return self._keys.get(key) or self._keys.get(key.strip(), "")
@@ -340,8 +405,9 @@ class _Copy:
         ET.SubElement(root, "channel_format").text = stream.format
         born = _number(stream.header, "created_at")
         if math.isfinite(born):
-            earliest = min(birth for birth in self._births if math.isfinite(birth))
-            ET.SubElement(root, "created_at").text = repr(born - earliest)
+            earliest = min((birth for birth in self._births if math.isfinite(birth)), default=born)
+            if 0 <= born - earliest <= UPTIME:
+                ET.SubElement(root, "created_at").text = repr(round(born - earliest, 3))
         desc = ET.SubElement(root, "desc")
         if stream.channels and old.find("desc/channels/channel") is not None:
             group = ET.SubElement(desc, "channels")
@@ -349,14 +415,22 @@ class _Copy:
             for place, element in enumerate(described):
                 group.append(_element("channel", **self._channel(place, element)))
         synchronisation = {
-            name: text
+            name: kept
             for name in _SYNCHRONISATION
-            if _NUMBER.fullmatch(text := child_text(old, f"desc/synchronization/{name}")) or text in ("true", "false")
+            if (text := child_text(old, f"desc/synchronization/{name}"))
+            and (kept := text if text in ("true", "false") else _rounded(text))
         }
         if synchronisation:
             desc.append(_element("synchronization", **synchronisation))
         if self._session:
             desc.extend(self._own(old))
+        if self._announced and stream.id == min(self._session):
+            group = ET.SubElement(desc, ANNOUNCED)
+            for number, one in self._announced.items():
+                ET.SubElement(group, f"stream{number}").text = self._header(one).decode()
+        for described in old.findall("desc") if stream.id in self._session else ():
+            for announced in described.findall(ANNOUNCED):
+                described.remove(announced)  # what is removed of it is counted where the header is made
         self._note_difference(old, root)
         return xml_bytes(root)
 
@@ -368,8 +442,7 @@ class _Copy:
             kept["unit"] = unit
         if kind.lower() in _TYPES:
             kept["type"] = kind
-        factor = child_text(element, "scaling_factor")
-        if _NUMBER.fullmatch(factor):
+        if factor := _rounded(child_text(element, "scaling_factor")):
             kept["scaling_factor"] = factor
         return kept
 
@@ -378,46 +451,63 @@ class _Copy:
         key, kind = (child_text(old, f"desc/{OWN_DESC}/{name}") for name in ("key", "kind"))
         if key:
             yield _element(OWN_DESC, key=self._key(key), kind=_kind(kind))
-        about = {name: child_text(old, f"desc/{name}") for name in _ABOUT}
+        software = child_text(old, "desc/software").removeprefix("insula ")
+        about = {
+            "software": f"insula {version}" if (version := _version(software)) else "",
+            "model": self._model_name(child_text(old, "desc/model")),
+            "model_hash": text if _HASH.fullmatch(text := child_text(old, "desc/model_hash")) else "",
+        }
+        for name in ("window_seconds", "hop_seconds"):
+            about[name] = (
+                f"{float(text)}" if (text := _rounded(child_text(old, f"desc/{name}"), LONGEST_WINDOW)) else ""
+            )
         for name, text in about.items():
-            if _ABOUT[name].fullmatch(text):
+            if text:
                 yield _element(name, text)
+
+    def _model_name(self, text: object) -> str:
+        if not isinstance(text, str) or not _SHORT_NAME.fullmatch(text) or _TELLING.search(text):
+            return ""
+        self._removed.named_models += 1
+        return text
 
     def _footer(self, number: int, content: bytes) -> bytes:
         old = _parsed(content)
         root = ET.Element("info")
-        if number in self._left_out:
-            # The footer's figures are of more than what is here.
-            times = [pair for index in self._file.chunks_of(number) for pair in self._ends(int(index))]
-            dropped = self._markers == "drop" and self._is_marker(self._file.streams[number])
-            kept = [] if dropped else times
-            ET.SubElement(root, "first_timestamp").text = repr(kept[0][0] if kept else 0.0)
-            ET.SubElement(root, "last_timestamp").text = repr(kept[-1][1] if kept else 0.0)
-            ET.SubElement(root, "sample_count").text = str(sum(n for *_, n in kept))
-        else:
-            for name in ("first_timestamp", "last_timestamp", "sample_count", "measured_srate"):
-                _keep_number(root, old, name)
+        stream = self._file.streams.get(number)
+        count = child_text(old, "sample_count")
+        span = None
+        if stream is not None:
+            kept = [] if self._is_dropped(stream) else list(self._file.chunks_of(number))
+            span = self._file.span(number, synchronised=False) if kept else None
+            if number in self._left_out:  # the footer's count is of more than what is here
+                count = str(sum(len(self._file.decode(int(index), synchronised=False)[0]) for index in kept))
+        first, last = span or (0.0, 0.0)
+        ET.SubElement(root, "first_timestamp").text = repr(first)
+        ET.SubElement(root, "last_timestamp").text = repr(last)
+        if _COUNT.fullmatch(count):
+            ET.SubElement(root, "sample_count").text = count
+        if rate := _rounded(child_text(old, "measured_srate")):
+            ET.SubElement(root, "measured_srate").text = rate
         if old.find("clock_offsets") is not None:
             group = ET.SubElement(root, "clock_offsets")
             for element in old.findall("clock_offsets/offset"):
-                offset = ET.SubElement(group, "offset")
-                for name in ("time", "value"):
-                    _keep_number(offset, element, name)
+                figures = [child_text(element, name) for name in ("time", "value")]
+                if all(map(_NUMBER.fullmatch, figures)):
+                    pair = self._pair(number, *map(float, figures))
+                    if pair is not None and all(map(math.isfinite, pair)):
+                        group.append(_element("offset", time=repr(pair[0]), value=repr(pair[1])))
         self._note_difference(old, root)
         return xml_bytes(root)
-
-    def _ends(self, index: int) -> list[tuple[float, float, int]]:
-        times, _ = self._file.decode(index, synchronised=False)
-        return [(float(times[0]), float(times[-1]), len(times))] if len(times) else []
 
     def _note_difference(self, old: ET.Element, new: ET.Element) -> None:
         """Count the texts of ``old`` that are not in ``new``, by their element."""
         kept: dict[tuple[str, str], int] = {}
         for element in new.iter():
-            mark = (element.tag, _text(element))
+            mark = _mark(element)
             kept[mark] = kept.get(mark, 0) + 1
         for element in old.iter():
-            mark = (element.tag, _text(element))
+            mark = _mark(element)
             if kept.get(mark, 0):
                 kept[mark] -= 1
             elif mark[1] and element.tag not in _REWRITTEN:
@@ -437,35 +527,46 @@ class _Copy:
             old = json.loads(path.read_bytes())
             if not isinstance(old, dict):
                 raise ValueError("no object")
+            return self._allowed(old)
         except (OSError, ValueError, RecursionError) as error:
             reason = "nested too deep" if isinstance(error, RecursionError) else getattr(error, "strerror", None)
             self._removed.findings.append(
                 f"the description beside the file is not readable ({reason or 'no JSON object'}); not carried over"
             )
             return None
+
+    def _allowed(self, old: dict[str, object]) -> dict[str, object]:
         new: dict[str, object] = {}
         for name in ("insula", "python", "pylsl", "liblsl"):
-            if _shaped(old.get(name), _VERSION):
-                new[name] = old[name]
+            if version := _version(old.get(name)):
+                new[name] = version
+        seconds = math.inf if self._tells else UPTIME
         for name in ("started", "stopped"):
             moment = old.get(name)
             if isinstance(moment, dict):
-                new[name] = _figures(moment, ("session_clock",))
+                new[name] = _figures(moment, ("session_clock",), seconds)
         streams = old.get("streams")
         if isinstance(streams, list):
             new["streams"] = [self._described(one) for one in streams if isinstance(one, dict)]
         bundle = old.get("bundle")
         if isinstance(bundle, dict):
-            shapes = {"name": _ABOUT["model"], "version": _VERSION, "hash": _ABOUT["model_hash"]}
+            digest = bundle.get("hash")
+            kept = {
+                "name": self._model_name(bundle.get("name")),
+                "version": _version(bundle.get("version")),
+                "hash": digest if isinstance(digest, str) and _HASH.fullmatch(digest) else "",
+            }
             new["bundle"] = {
-                **{name: bundle[name] for name, shape in shapes.items() if _shaped(bundle.get(name), shape)},
-                **_figures(bundle, ("window_seconds", "hop_seconds")),
+                **{name: text for name, text in kept.items() if text},
+                **_figures(bundle, ("window_seconds", "hop_seconds"), LONGEST_WINDOW),
             }
         new |= _figures(old, _KEPT_FIGURES)
         alarms = old.get("alarms")
         if isinstance(alarms, list):
             new["alarms"] = [
-                {**_figures(one, ("time",)), "over": one.get("over") is True} for one in alarms if isinstance(one, dict)
+                {**_figures(one, ("time",), seconds), "over": one.get("over") is True}
+                for one in alarms
+                if isinstance(one, dict)
             ]
         ended = old.get("ended")
         new["ended"] = ended if ended in (None, "as asked") else "with a problem"
@@ -488,19 +589,23 @@ class _Copy:
 
 
 _SHORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.+-]{0,63}")
-_FIGURE = re.compile(r"\d{1,9}(\.\d{1,20})?")
-_ABOUT = {
-    "software": re.compile(r"insula [0-9][0-9a-z.+]{0,30}"),
-    "model": _SHORT_NAME,
-    "model_hash": re.compile(r"(sha256:)?[0-9a-f]{6,64}"),
-    "window_seconds": _FIGURE,
-    "hop_seconds": _FIGURE,
-}
-"""What a record says of its session below ``<desc>``, and the shape of a text that may stay."""
+_HASH = re.compile(r"(sha256:)?[0-9a-f]{6,64}")
+_COUNT = re.compile(r"[0-9]{1,12}")
+LONGEST_WINDOW = 600.0
+MOST = 1e6
+"""What no rate in Hz, factor or delay in seconds exceeds."""
 
 
-def _shaped(content: object, shape: re.Pattern[str]) -> bool:
-    return isinstance(content, str) and shape.fullmatch(content) is not None
+def _version(text: object) -> str:
+    """The numbers a version begins with, "" without any: what follows may be of a folder or a day."""
+    found = _VERSION.match(text) if isinstance(text, str) else None
+    return found[1] if found else ""
+
+
+def _rounded(text: str, most: float = MOST) -> str:
+    """A figure in seven digits, which is what single precision holds; "" for what is none, or beyond ``most``."""
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return f"{value:.7g}" if abs(value) <= most else ""
 
 
 def _type(stream: XdfStream) -> str:
@@ -526,12 +631,15 @@ def _number(header: str, name: str) -> float:
     return float(text) if _NUMBER.fullmatch(text) else math.nan
 
 
-def _figures(content: dict[str, object], names: Iterable[str]) -> dict[str, object]:
-    """Those of ``names`` that are finite numbers."""
+def _figures(content: dict[str, object], names: Iterable[str], most: float = 1e12) -> dict[str, object]:
+    """Those of ``names`` that are finite numbers and not beyond ``most``, in whole microseconds."""
     return {
-        name: value
+        name: round(value, 6)
         for name in names
-        if isinstance(value := content.get(name), int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value := content.get(name), int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= most  # also for whole numbers that no float can hold
+        and math.isfinite(value)
     }
 
 
@@ -554,6 +662,16 @@ def _parsed(content: bytes) -> ET.Element:
         return ET.Element("info")
 
 
+def _mark(element: ET.Element) -> tuple[str, str]:
+    """Name and text of an element; numbers as they are written here, so that equal ones are equal."""
+    text = _text(element)
+    if element.tag in _ROUNDED:
+        text = _rounded(text) or text
+    elif element.tag in ("time", "value") and _NUMBER.fullmatch(text):
+        text = repr(float(text))
+    return element.tag, text
+
+
 def _text(element: ET.Element) -> str:
     return (element.text or "").strip()
 
@@ -564,12 +682,6 @@ def _element(name: str, _own: str | None = None, /, **children: str) -> ET.Eleme
     for tag, text in children.items():
         ET.SubElement(element, tag).text = text
     return element
-
-
-def _keep_number(root: ET.Element, old: ET.Element, name: str) -> None:
-    text = child_text(old, name)
-    if _NUMBER.fullmatch(text):
-        ET.SubElement(root, name).text = text
 
 
 def _texts(times: list[float], texts: list[list[str]]) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -38,8 +37,8 @@ class Recording:
     def __init__(self, begin: Callable[[], Recorder], *, waits: bool, now: Callable[[], float]) -> None:
         self._begin = begin
         self._recorder: Recorder | None = None
-        self._begun = threading.Event()
-        self._awaited = True
+        self.awaited = True
+        """Whether somebody waits for the record to begin, and gives up when it cannot."""
         self._backlog = Backlog(waits=waits)
         self._now = now
         self._busy_since = math.nan
@@ -54,11 +53,6 @@ class Recording:
         self.put = self._backlog.put
         self.release = self._backlog.release
         self.close = self._backlog.close
-
-    def wait(self, seconds: float) -> None:
-        """Until the record is begun, or cannot be, at most so long: from then on it may begin when it can."""
-        self._begun.wait(seconds)
-        self._awaited = False
 
     @property
     def path(self) -> Path | None:
@@ -78,14 +72,17 @@ class Recording:
         self,
         beginning: Callable[[Recorder], Mapping[str, object]],
         conclusion: Callable[[], Mapping[str, object]],
+        begun: Callable[[], object] = lambda: None,
         look: Callable[[], object] = lambda: None,
     ) -> None:
         """Begin the record with its description, write until it is closed and nothing is left, describe what became of
-        it. Before the file is closed, and after it, ``look`` is called: what is over by then can be put once more.
+        it. ``begun`` is called once the record is begun. Before the file is closed, and after it, ``look`` is called:
+        what is over by then can be put once more.
 
-        Raises XdfError, and leaves no file, when the record cannot be begun while that is waited for.
+        Raises XdfError, and leaves no file, when the record cannot be begun while that is ``awaited``.
         """
         recorder = self._open(beginning)
+        begun()
         self._write_all(recorder)
         look()
         self._backlog.close()
@@ -114,13 +111,12 @@ class Recording:
             try:
                 recorder.describe(beginning(recorder))
             except XdfError as error:
-                if self._awaited:
+                if self.awaited:
                     recorder.discard()
                     raise
                 self.problems["description"] = str(error)  # there is more to be lost by now
             self._recorder = recorder
         finally:
-            self._begun.set()
             self._busy_since = math.nan
         return recorder
 

@@ -742,9 +742,13 @@ class Session:
             return self._description
 
         self._recording = Recording(lambda: make(self.streams), waits=not self._live, now=self._now)
-        thread = self._thread(self._recording.run, "recorder", describe, self._end_description, self._look)
-        self._recording.wait(BEGINNING)
-        if self._failures:
+        begun = threading.Event()
+        thread = self._thread(self._recording.run, "recorder", describe, self._end_description, begun.set, self._look)
+        until = time.monotonic() + BEGINNING
+        while thread.is_alive() and not begun.wait(POLL / 10) and time.monotonic() < until:
+            pass
+        self._recording.awaited = False
+        if not thread.is_alive():  # it lives until the record is closed
             raise self._failures[0]
         return thread
 

@@ -7,6 +7,7 @@ makes.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -469,6 +470,26 @@ def mutated(whole, dice):
     return bytes(content)
 
 
+def mutated_description(dice):
+    """A damaged version of what lies beside a record: bytes changed, or one value made something else."""
+    values = [1, 1.5, None, True, "x", [], {}, [[1]], {"a": {}}, -(10**400), 10**400, 1e308, "\ud800", "9" * 10_000]
+    described = {
+        "insula": "0.1.0", "started": {"session_clock": 1.5}, "windows": 3, "skipped": 0, "ended": "as asked",
+        "streams": [{"key": "eeg", "kind": "eeg", "channels": ["Cz"], "rate": 250.0, "unit": "uV", "samples": 7}],
+        "bundle": {"name": "m", "version": "1", "hash": "ab12cd34ef", "window_seconds": 4.0, "hop_seconds": 1.0},
+        "alarms": [{"time": 1.0, "text": "x", "over": False}],
+    }  # fmt: skip
+    if dice.random() < 0.3:
+        return mutated(json.dumps(described).encode(), dice)
+    place = described
+    while True:
+        key = dice.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if not isinstance(place[key], dict | list) or dice.random() < 0.3:
+            place[key] = dice.choice(values)
+            return json.dumps(described).encode()
+        place = place[key]
+
+
 def one_line(error):
     assert len(str(error).splitlines()) == 1
 
@@ -502,7 +523,8 @@ def use_everything(path):
             assert file.findings == []
     except XdfError as error:
         one_line(error)
-    path.with_name("without.xdf").unlink(missing_ok=True)
+    for suffix in (".xdf", ".json"):
+        path.with_name("without").with_suffix(suffix).unlink(missing_ok=True)
     return findings
 
 
@@ -523,6 +545,7 @@ def mutate(count, seed):
             dice = random.Random(seed + k)
             damaged = mutated(whole, dice)
             path.write_bytes(damaged)
+            path.with_suffix(".json").write_bytes(mutated_description(dice))
             try:
                 findings = use_everything(path)
             except BaseException as error:

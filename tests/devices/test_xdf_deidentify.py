@@ -14,7 +14,7 @@ import pytest
 from devices.api import Chunk, Clock, End, Events, Notice, StreamInfo, Tick
 from devices.xdf import XdfReplay
 from devices.xdf_deidentify import deidentify
-from devices.xdf_format import XdfError, XdfFile
+from devices.xdf_format import XdfError, XdfFile, XdfWriter
 from realtime.alarms import Alarmed
 from realtime.record import Recorder, Skipped
 
@@ -169,7 +169,7 @@ def test_times_of_creation_are_kept_relative_and_stamps_that_are_dates_are_point
     planted_file(tmp_path / "a.xdf", before=1_930_000_000.0)
     removed = deidentify(tmp_path / "a.xdf", tmp_path / "b.xdf")
     assert removed.dated_streams == 2
-    assert any("count from 1970: they tell the date" in line for line in removed.lines())
+    assert any("2 streams count from some year: they tell the date" in line for line in removed.lines())
     with XdfFile(tmp_path / "b.xdf") as file:
         assert "<created_at>0.0</created_at>" in file.streams[1].header
     planted_file(tmp_path / "c.xdf")
@@ -243,7 +243,7 @@ def test_a_record_of_insula_is_replayed_to_the_same_bits_without_any_trace(tmp_p
     assert removed.sidecar == tmp_path / "b.json"
     texts = [text for text in session_texts(target) if text.split()[0] in ("note", "alarm", "over", "clock")]
     assert texts[-3:] == ["note 103.0 removed", "alarm 104.0 removed", "over 105.0 removed"]
-    assert texts[0] == "clock eeg 12.5 0.0001"
+    assert texts[0] == "clock eeg 0.0 0.0001"
     assert json.loads((tmp_path / "b.json").read_text()) == {
         "insula": "0.1.0",
         "python": "3.11.7",
@@ -262,6 +262,199 @@ def test_a_record_of_insula_is_replayed_to_the_same_bits_without_any_trace(tmp_p
         assert file.streams[4].desc("model_hash") == "ab12cd34ef"
         assert file.streams[4].desc("window_seconds") == "4.0"
     # What is without identity stays as it is.
+    deidentify(target, tmp_path / "c.xdf")
+    assert (tmp_path / "c.xdf").read_bytes() == target.read_bytes()
+
+
+UNIX_STAMPED, SINCE_2000 = -1795363562.123456, -848678762.5
+
+
+@pytest.mark.parametrize("offset", [UNIX_STAMPED, SINCE_2000, 12.5])
+def test_how_far_a_clock_is_from_the_sessions_which_is_a_date_goes_and_how_it_changes_stays(tmp_path, offset):
+    source, target = tmp_path / "a.xdf", tmp_path / "b.xdf"
+    recorder = Recorder(source, STREAMS, (), {})
+    for k, change in enumerate((0.0, 0.001, -0.002, 4e8, 4e8 + 0.003)):  # the strap's clock is set in between
+        times = 100 + k + np.arange(4) / 4
+        recorder.write(Chunk("ecg", times, np.zeros((4, 1), np.float32)))
+        recorder.write(Clock("ecg", times[0], offset + change, 1e-4))
+    recorder.write(Clock(STREAMS[0].key, 105.0, offset, float("nan")))
+    recorder.close()
+    recorder.describe({"started": {"session_clock": -offset}, "alarms": [{"time": -offset, "over": True}]})
+    removed = deidentify(source, target)
+    texts = [text for text in session_texts(target) if text.startswith("clock ")]
+    assert texts == [
+        "clock ecg 0.0 0.0001",
+        "clock ecg 0.001 0.0001",
+        "clock ecg -0.002 0.0001",
+        "clock ecg 0.0 0.0001",
+        "clock ecg 0.003 0.0001",
+        "clock eeg 0.0 nan",
+    ]
+    assert removed.dated_streams == 0
+    assert any("no date" in line for line in removed.lines())
+    described = json.loads((tmp_path / "b.json").read_text())
+    assert described["started"] == ({} if abs(offset) > 1e8 else {"session_clock": -offset})
+    assert everything(target) == everything(source)
+    deidentify(target, tmp_path / "c.xdf")
+    assert (tmp_path / "c.xdf").read_bytes() == target.read_bytes()
+
+
+def foreign(path, stamps, offsets):
+    """Streams of one channel, each with its stamps and its clock offsets (time, offset)."""
+    with XdfWriter(path) as writer:
+        for k, (times, pairs) in enumerate(zip(stamps, offsets, strict=True)):
+            number = writer.add_stream(name=f"s{k}", type="EEG", channels=["a"], rate=1.0, format="float32")
+            writer.write(number, times, np.zeros((len(times), 1), np.float32))
+            for pair in pairs:
+                writer.write_offset(number, *pair)
+
+
+def test_offsets_to_a_clock_that_counts_from_a_year_lose_the_year_and_the_streams_stay_together(tmp_path):
+    source, target = tmp_path / "a.xdf", tmp_path / "b.xdf"
+    apart = 1_795_363_562.123
+    foreign(
+        source,
+        ([100.0, 101.0], [5000.0, 5001.0], [100.0]),
+        ([(100.0, apart), (105.0, apart + 0.001)], [(5000.0, apart - 4900.0)], [(100.0, 0.5), (-SINCE_2000, 0.1)]),
+    )
+    with XdfFile(source) as before:
+        first, second = (before.read(number)[0] for number in (1, 2))
+    removed = deidentify(source, target)
+    assert removed.dated_streams == 0
+    with XdfFile(target) as after:
+        np.testing.assert_allclose(after.offsets(1)[:, 1], [0.123, 0.124], atol=1e-6)
+        assert after.offsets(3).tolist() == [[100.0, 0.5]]  # a clock of these stamps does not count from a year
+        moved = (after.read(number)[0] for number in (1, 2))
+        np.testing.assert_allclose(next(moved) - next(moved), first - second, atol=1e-5)
+        assert np.abs(after.read(1)[0]).max() < 1e6
+
+
+def test_offsets_of_streams_whose_stamps_are_dates_stay_and_all_of_it_is_pointed_at(tmp_path):
+    source, target = tmp_path / "a.xdf", tmp_path / "b.xdf"
+    foreign(source, ([-SINCE_2000, 1 - SINCE_2000], [100.0]), ([], [(100.0, -SINCE_2000 - 100.0)]))
+    removed = deidentify(source, target)
+    assert removed.dated_streams == 2
+    assert not any("no date" in line for line in removed.lines())
+    with XdfFile(source) as before, XdfFile(target) as after:
+        assert after.offsets(2).tolist() == before.offsets(2).tolist()
+
+
+def test_figures_versions_and_keys_hold_no_more_than_they_need(tmp_path):
+    """What has the shape of a number, a version or a key, and is a date of birth, a serial number or a folder."""
+    plants = ("19740001", "8842778842770001", "19740001884277", "zebedee", "88427788", "29071974")
+    about = {
+        "software": "insula 0.1.0+zebedee.29071974",
+        "model": "zebedee-29071974",
+        "window_seconds": "19740001.5",
+        "hop_seconds": "0.8842778842770001",
+    }
+    streams = [
+        StreamInfo(key="eeg-19740001", kind="eeg", channels=("Cz",), rate=4.0, unit="uV"),
+        StreamInfo(key="eeg-2", kind="eeg", channels=("Cz",), rate=4.0, unit="uV"),
+    ]
+    source, target = tmp_path / "a.xdf", tmp_path / "b.xdf"
+    recorder = Recorder(source, streams, (), about)
+    recorder.write(Chunk("eeg-19740001", np.array([1.0]), np.zeros((1, 1), np.float32), lost=2))
+    recorder.write(Chunk("eeg-2", np.array([1.0]), np.zeros((1, 1), np.float32)))
+    recorder.write(Clock("eeg-2", 1.0, 8842778842770001.0, 8842778842770001.0))
+    recorder.close()
+    recorder.describe(
+        {
+            "insula": "0.1.0.dev29071974", "python": "3.13.1-zebedee", "pylsl": "1.17.6+zebedee",
+            "liblsl": "1974.29.07",
+            "bundle": {"name": "29071974", "version": "2.0-zebedee", "window_seconds": 19740001, "hop_seconds": 1e-19},
+            "streams": [{"key": "eeg-19740001", "kind": "eeg", "rate": 8842778842770001, "samples": 19740001884277}],
+        }
+    )  # fmt: skip
+    removed = deidentify(source, target)
+    for path in (target, tmp_path / "b.json"):
+        content = path.read_bytes()
+        assert [plant for plant in plants if plant.encode() in content] == []
+    assert removed.named_models == 0
+    described = json.loads((tmp_path / "b.json").read_text())
+    assert {name: described.get(name) for name in ("insula", "python", "pylsl", "liblsl")} == {
+        "insula": "0.1.0", "python": "3.13.1", "pylsl": "1.17.6", "liblsl": None,
+    }  # fmt: skip
+    assert described["bundle"]["version"] == "2.0"
+    with XdfReplay(target) as replay:
+        assert [info.key for info in replay.streams] == ["eeg", "eeg-2"]
+    assert [item[-1] for item in everything(target) if item[0] == "chunk"] == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("element", "text"),
+    [("scaling_factor", "0.88427788427700011974"), ("scaling_factor", "19740001884277000119"),
+     ("offset_mean", "19740001.5"), ("offset_rms", "8.8427788427700011974"),
+     ("measured_srate", "88.427788427700011974"),
+     ("first_timestamp", "19740001"), ("created_at", "1795363562")],
+)  # fmt: skip
+def test_figures_of_headers_and_footers_have_the_digits_that_they_need(tmp_path, element, text):
+    planted_file(tmp_path / "a.xdf")
+    content = (tmp_path / "a.xdf").read_bytes()
+    places = {
+        "scaling_factor": (b"<label>Fp1</label>", b"<label>Fp1</label><scaling_factor>%s</scaling_factor>"),
+        "offset_mean": (b"<can_drop_samples>true</can_drop_samples>", b"<offset_mean>%s</offset_mean>"),
+        "offset_rms": (b"<can_drop_samples>true</can_drop_samples>", b"<offset_rms>%s</offset_rms>"),
+        "measured_srate": (b"<sample_count>6</sample_count>", b"<measured_srate>%s</measured_srate>"),
+        "first_timestamp": (b"<first_timestamp>1000.0</first_timestamp>", b"<first_timestamp>%s</first_timestamp>"),
+        "created_at": (b"<created_at>1000.0</created_at>", b"<created_at>%s</created_at>"),
+    }
+    old, new = places[element]
+    assert old in content
+    chunks = [content[:4]]
+    at = 4
+    while at < len(content):  # the length of each chunk that is changed is that of its content
+        length = int.from_bytes(content[at + 1 : at + 5], "little")
+        tag, body = int.from_bytes(content[at + 5 : at + 7], "little"), content[at + 7 : at + 5 + length]
+        if old in body and (tag == 6 or b"EEG" in body):
+            body = body.replace(old, new % text.encode(), 1)
+        chunks.append(struct.pack("<BIH", 4, len(body) + 2, tag) + body)
+        at += 5 + length
+    (tmp_path / "a.xdf").write_bytes(b"".join(chunks))
+    with XdfFile(tmp_path / "a.xdf") as file:
+        assert file.findings == []
+    assert text.encode() in (tmp_path / "a.xdf").read_bytes()
+    deidentify(tmp_path / "a.xdf", tmp_path / "b.xdf", markers="drop")
+    content = (tmp_path / "b.xdf").read_bytes()
+    assert text.encode() not in content
+    assert b"8427788" not in content.replace(b"0.8842779", b"").replace(b"8.842779", b"")
+    assert b"1974" not in content
+    with XdfFile(tmp_path / "b.xdf") as file:
+        assert (file.findings, file.samples(1)) == ([], 6)
+
+
+@pytest.mark.parametrize(
+    ("label", "kept"),
+    [("Fp1", True), ("A1-A2", True), ("EEG 10-20 Cz", True), ("EXG Channel 15", True),
+     ("Cz 29.07.1974", False), ("Cz 1974-07-29", False), ("SN 884277", False), ("10.77.12.254", False),
+     ("A0:9E:1A:C4:77:F2", False), ("a09e1ac477f2", False), ("Cz@lab", False), ("x" * 41, False)],
+)  # fmt: skip
+def test_labels_that_tell_a_date_a_serial_number_or_an_address_become_numbers(tmp_path, label, kept):
+    info = StreamInfo(key="eeg", kind="eeg", channels=("Fz", label), rate=4.0, unit="uV")
+    recorder = Recorder(tmp_path / "a.xdf", [info], (), {})
+    recorder.write(Chunk("eeg", np.array([1.0]), np.zeros((1, 2), np.float32)))
+    recorder.close()
+    recorder.describe({"streams": [{"key": "eeg", "kind": "eeg", "channels": ["Fz", label]}]})
+    deidentify(tmp_path / "a.xdf", tmp_path / "b.xdf")
+    expected = ("Fz", label if kept else "ch2")
+    with XdfFile(tmp_path / "b.xdf") as file:
+        assert next(stream.channels for stream in file.streams.values() if stream.type == "EEG") == expected
+    assert json.loads((tmp_path / "b.json").read_text())["streams"][0]["channels"] == list(expected)
+
+
+def test_a_stream_that_never_gave_a_sample_is_announced_in_the_copy_without_identity(tmp_path):
+    source, target = tmp_path / "a.xdf", tmp_path / "b.xdf"
+    recorder = Recorder(source, STREAMS, (), {})
+    recorder.write(Chunk("ecg", np.array([1.0]), np.zeros((1, 1), np.float32)))
+    recorder.close()
+    deidentify(source, target)
+    assert traces(target) == []
+    with XdfReplay(target) as replay:
+        assert [(info.key, info.kind, info.channels, info.rate) for info in replay.streams] == [
+            ("eeg", "eeg", ("Fp1", "Fp2"), 4.0),
+            ("ecg", "ecg", ("ECG",), 4.0),
+            ("markers", "markers", ("marker",), 0.0),
+        ]
     deidentify(target, tmp_path / "c.xdf")
     assert (tmp_path / "c.xdf").read_bytes() == target.read_bytes()
 
@@ -319,17 +512,27 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[1]", b"[" * 100_000, b"\xff\xfe", b'{"streams": 7, "alarms": "x", "bundle": []}']
+    "content",
+    [
+        b"{",
+        b"[1]",
+        b"[" * 100_000,
+        b'{"a":' * 990 + b"1" + b"}" * 990,
+        b"\xff\xfe",
+        b'{"streams": 7, "alarms": "x", "bundle": []}',
+        b'{"windows": 1' + b"0" * 400 + b', "skipped": 1e400, "alarms_seen": true}',
+        b'{"windows": 1' + b"0" * 5000 + b"}",
+    ],
+    ids=range(8),
 )
 def test_a_description_that_is_none_is_left_behind(tmp_path, content):
     planted_file(tmp_path / "a.xdf")
     (tmp_path / "a.json").write_bytes(content)
     removed = deidentify(tmp_path / "a.xdf", tmp_path / "b.xdf")
     assert traces(tmp_path / "b.xdf") == [b"Zebedee"]
-    if content.startswith(b'{"'):
+    if (tmp_path / "b.json").exists():
         assert json.loads((tmp_path / "b.json").read_text()) == {"ended": None}
     else:
-        assert not (tmp_path / "b.json").exists()
         assert "not carried over" in removed.findings[0]
 
 
