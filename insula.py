@@ -18,20 +18,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from devices.api import Device, StreamInfo, Transport
     from devices.xdf_format import StreamSummary
-    from models.api import Estimate
+    from models.api import Estimate, Runtime
     from models.bundle import Bundle
     from models.model import Model
     from realtime.api import Body, Health, Noted
@@ -40,11 +41,13 @@ if TYPE_CHECKING:
     from realtime.session import Session, Summary
 
 Said = TypeVar("Said")
+Plan: TypeAlias = "tuple[str, Sequence[str], Path | Study | None, str | None]"
 DEMO_PERSON = "05"
 """Of eegmat: the person of the recording that ships, left out of the training of the model that ships."""
 MANY = 12
 """Sources of one kind that `insula devices` lists without being asked for that kind."""
 RESEARCH_USE = "Research use only, not a medical device."
+_CODED = re.compile(r"([A-Za-z0-9]{1,64})=([a-z]+:.*)", re.DOTALL)
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -69,16 +72,22 @@ def installed_version() -> str:
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def open_model(folder: str | None, runtime: str, console: Console) -> Model:
-    """The model of a bundle folder (the default one without) in a runtime, both told. Raises models.api.ModelError."""
+def open_bundle(folder: str | None, runtime: str, console: Console) -> tuple[Bundle, Runtime]:
+    """The bundle in a folder (the default one without) and its runtime, both told. Raises models.api.ModelError."""
     from models.bundle import default_bundle_folder, load_bundle
-    from models.model import Model
     from models.runtimes import load_runtime
 
     bundle = load_bundle(Path(folder) if folder else default_bundle_folder())
     loaded = load_runtime(runtime, bundle, lambda line: console.print(line, style="yellow"))
     console.print(f"{bundle.label} in {loaded.about}")
-    return Model(bundle, loaded)
+    return bundle, loaded
+
+
+def open_model(folder: str | None, runtime: str, console: Console) -> Model:
+    """As `open_bundle`, for one session."""
+    from models.model import Model
+
+    return Model(*open_bundle(folder, runtime, console))
 
 
 # -- what becomes of estimates -----------------------------------------------------------------------------------------
@@ -263,21 +272,27 @@ class Dashboard:
 
 
 class Interrupts:
-    """Ctrl-C, SIGTERM and a closed terminal end a session in order; only the third in a row abandons it.
+    """Ctrl-C, SIGTERM and a closed terminal end all sessions in order; only the third in a row abandons them.
 
     A context manager for the main thread. The handler only counts: an exception in the middle of the wind-up would lose
     what waits for the disk. While the sources are still being opened nothing waits, and the first one ends it.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self) -> None:
+        self._sessions: list[Session] = []
         self.count = 0
+
+    def watch(self, session: Session) -> None:
+        """From now on they are for ``session``, too."""
+        self._sessions.append(session)
 
     def _take(self, number: int, frame: object) -> None:  # noqa: ARG002  (the signature is Python's)
         self.count += 1
-        if not self._session.running:
+        running = [session for session in self._sessions if session.running]
+        if not running:
             raise KeyboardInterrupt
-        self._session.stop()
+        for session in running:
+            session.stop()
         if self.count == 2:
             with contextlib.suppress(OSError):  # the terminal may be what was closed; unbuffered: print may be at work
                 os.write(2, b"insula: finishing; once more abandons what is not written yet\n")
@@ -349,11 +364,13 @@ def run_session(
     picture: Path | None = None,
     keep: Callable[[Estimate], None] | None = None,
     before_end: Callable[[], None] = lambda: None,
+    interrupts: Interrupts | None = None,
 ) -> int:
     """Run a session with everything around it: dashboard, outlet, CSV, record, progress; the exit status.
 
     Without a ``model`` the session is recorded and shown, nothing is estimated.
-    ``keep`` gets every estimate; ``before_end`` says what else there is to say of them.
+    ``keep`` gets every estimate; ``before_end`` says what else there is to say of them. Where there are several
+    sessions, each in a thread, ``interrupts`` are those of all.
     """
     from devices.api import Transport
     from devices.lsl import lsl_clock
@@ -396,7 +413,8 @@ def run_session(
             figures = stack.enter_context(PhysiologyOutlet(title))
             follow = now_stamped(figures.push, body_time, transport, 1.0) if transport else figures.push
             session.follow_body("LSL physiology", follow)
-        interrupts = stack.enter_context(Interrupts(session))
+        interrupts = interrupts or stack.enter_context(Interrupts())
+        interrupts.watch(session)
         if not headless:
             window = Dashboard(server, console)
             stack.callback(window.close)
@@ -654,34 +672,99 @@ def replay(options: argparse.Namespace, console: Console) -> int:
 
 def live(options: argparse.Namespace, console: Console) -> int:
     """Estimate from live sources."""
+    people = people_of(options.source)
+    if people:
+        plans = plans_of(people, options.record, options.estimates, options)
+        return attend_together(options, plans, "live", open_bundle(options.model, options.runtime, console))
     place = place_of(options.record, options)
     check_outputs(options.estimates)
-    return attend(
-        options, console, open_model(options.model, options.runtime, console), "live", options.estimates, place
-    )
+    model = open_model(options.model, options.runtime, console)
+    return attend(options, options.source, console, model, "live", options.estimates, place)
 
 
 def record(options: argparse.Namespace, console: Console) -> int:
     """Record live sources; nothing is estimated."""
-    return attend(options, console, None, "recording", None, place_of(options.to, options))
+    if people := people_of(options.source):
+        return attend_together(options, plans_of(people, options.to, None, options), "recording", None)
+    return attend(options, options.source, console, None, "recording", None, place_of(options.to, options))
+
+
+def people_of(sources: Sequence[str]) -> dict[str, list[str]]:
+    """The addresses of each of several people, by the code before them: ``P01=lsl:name=A``. None without codes."""
+    found = [_CODED.fullmatch(source) for source in sources]
+    people: dict[str, list[str]] = {}
+    for source, coded in zip(sources, found, strict=True):
+        if coded:
+            people.setdefault(coded[1], []).append(coded[2])
+        elif any(found):
+            raise UsageError(f"{source}: whose is it? Of several people each source needs a code, as in P01={source}.")
+    return people
+
+
+def plans_of(
+    people: Mapping[str, Sequence[str]], folder: str | None, table: str | None, options: argparse.Namespace
+) -> list[Plan]:
+    """For each person: code, addresses, place of the record, table of estimates. Raises UsageError."""
+    if options.participant is not None:
+        raise UsageError("--participant: the codes before the sources say whom they are of. Leave it out.")
+    if folder is not None and folder.endswith(".xdf"):
+        raise UsageError(f"{folder}: several people need several records. Name a study folder.")
+    plans = []
+    for code, addresses in people.items():
+        if folder is not None:
+            options.participant = code
+        own = table and str(Path(table).with_stem(f"{Path(table).stem}-{code}"))
+        plans.append((code, addresses, place_of(folder, options), own))
+        check_outputs(own)
+    return plans
+
+
+def attend_together(
+    options: argparse.Namespace, plans: Sequence[Plan], title: str, computed: tuple[Bundle, Runtime] | None
+) -> int:
+    """A session for each person, all in this process, with one model thread for all; the worst exit status."""
+    from realtime.together import Desk
+
+    statuses: dict[str, int] = {}
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        desk = stack.enter_context(Desk(*computed)) if computed else None
+
+        def attend_one(code: str, addresses: Sequence[str], place: Path | Study | None, table: str | None) -> None:
+            statuses[code] = 1
+            try:
+                console, seat = terminal(f"{code}: "), desk.seat() if desk else None
+                statuses[code] = attend(options, addresses, console, seat, f"{title} {code}", table, place, interrupts)
+            except Exception as error:  # noqa: BLE001  (one person's trouble ends one person's session)
+                statuses[code] = refuse(error, f"{code}: ")
+
+        threads = [threading.Thread(target=attend_one, args=plan, name=plan[0], daemon=True) for plan in plans]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)  # a wait without an end is deaf to Ctrl-C on some systems
+    return max(statuses.values())
 
 
 def attend(
     options: argparse.Namespace,
+    sources: Sequence[str],
     console: Console,
     model: Model | None,
     title: str,
     estimates: str | None,
     place: Path | Study | None,
+    interrupts: Interrupts | None = None,
 ) -> int:
     """A session of live sources."""
     from devices.api import DeviceError, open_device
     from devices.lsl import reach, use_network
 
-    opened = [open_device(address) for address in options.source]
+    opened = [open_device(address) for address in sources]
     use_network()  # also without lsl: sources, for insula's own outlets
     taken: dict[str, str] = {}
-    for address, device in zip(options.source, opened, strict=True):
+    for address, device in zip(sources, opened, strict=True):
         uid = getattr(device, "uid", "")
         if uid and uid in taken:
             raise DeviceError(f"{address}: is the same stream as {taken[uid]}. Name each source once.")
@@ -701,6 +784,7 @@ def attend(
         estimates=estimates,
         record=place,
         seconds=options.seconds,
+        interrupts=interrupts,
     )
 
 
@@ -935,7 +1019,12 @@ def parser() -> argparse.ArgumentParser:
     )
 
     timed = Parser(add_help=False)
-    timed.add_argument("source", nargs="+", metavar="SOURCE", help="lsl:type=EEG, polar:, ...; see `insula devices`")
+    timed.add_argument(
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="lsl:type=EEG, polar:, ...; see `insula devices`. Of several people: P01=lsl:name=A P02=lsl:name=B",
+    )
     timed.add_argument("--seconds", type=seconds, default=math.inf, metavar="S", help="stop after so many seconds")
 
     one = commands.add_parser(
@@ -1004,8 +1093,8 @@ def plain(text: str) -> str:
     return _OBEYED.sub("\ufffd", text)
 
 
-def terminal() -> Console:
-    """Where results are printed: lines are never broken, so that paths can be copied and piped.
+def terminal(before: str = "") -> Console:
+    """Where results are printed, each text after ``before``: lines are never broken, so that paths can be copied.
 
     Texts are printed as they are, but `plain`. Whoever reads a pipe and leaves does not end a session.
     """
@@ -1013,7 +1102,7 @@ def terminal() -> Console:
 
     class Terminal(Console):
         def print(self, *objects: Any, **more: Any) -> None:
-            super().print(*(plain(one) if isinstance(one, str) else one for one in objects), **more)
+            super().print(*(before + plain(one) if isinstance(one, str) else one for one in objects), **more)
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
@@ -1026,23 +1115,29 @@ def terminal() -> Console:
     return Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
+def refuse(error: Exception, before: str = "") -> int:
+    """Says in one line what the user or a file got wrong; the exit status for it. Other errors are raised again."""
+    from devices.api import DeviceError
+    from devices.xdf_format import XdfError
+    from models.api import ModelError
+    from realtime.remote import RemoteError
+
+    if not isinstance(error, DeviceError | ModelError | XdfError | RemoteError | UsageError):
+        raise error
+    print(f"insula: {before}{plain(str(error))}", file=sys.stderr)
+    return 2
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. A fault of the user's or of a file's is one line and status 2."""
     options = parser().parse_args(arguments)
     try:
-        from devices.api import DeviceError
-        from devices.xdf_format import XdfError
-        from models.api import ModelError
-        from realtime.remote import RemoteError
-
-        try:
-            status: int = options.run(options, terminal())
-        except (DeviceError, ModelError, XdfError, RemoteError, UsageError) as error:
-            print(f"insula: {plain(str(error))}", file=sys.stderr)
-            return 2
+        status: int = options.run(options, terminal())
     except KeyboardInterrupt:
         print("insula: stopped", file=sys.stderr)
         return 130
+    except Exception as error:  # noqa: BLE001  (only what is told in words is taken here)
+        return refuse(error)
     return status
 
 

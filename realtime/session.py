@@ -297,7 +297,7 @@ class Session:
                 self._put_notice(f"the session was held up for {now - looked:.1f} s; was the machine asleep?")
             looked = now
             self._obey()
-            if self._at_end and not self._linger():
+            if self._at_end and not self._linger() and self._at_end:  # it may be wound back meanwhile
                 break
             if self._look() or now >= due:
                 due = now + REPORT

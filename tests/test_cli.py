@@ -524,8 +524,57 @@ def test_the_record_of_a_live_lsl_session_gives_its_estimates_again_with_the_mod
 
 def test_the_first_ctrl_c_ends_a_command_whose_sources_are_not_open_yet():
     session = Session([], None, title="nothing", clock=pylsl.local_clock)
-    with insula_module.Interrupts(session), pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    with insula_module.Interrupts() as interrupts:
+        interrupts.watch(session)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_two_people_are_measured_at_once_each_with_a_record_and_a_table_that_a_replay_repeats(tmp_path):
+    people = ["A1=synthetic:?seed=1", "B2=synthetic:?seed=2"]
+    options = ["--headless", "--record", str(tmp_path), "--task", "rest", "--estimates", str(tmp_path / "e.csv")]
+    session = subprocess.Popen(
+        [*INSULA, "live", *people, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said = []
+    while sum("withheld" in line for line in said) < 6:
+        said.append(session.stdout.readline())
+    session.send_signal(signal.SIGINT)
+    rest, _ = session.communicate(timeout=60)
+    assert session.returncode == 0, "".join(said) + rest
+    for code in ("A1", "B2"):
+        assert any(line.startswith(f"{code}: ") and "withheld" in line for line in said)
+        assert re.search(rf"^{code}: .*\d+ windows", rest, re.MULTILINE), rest
+        (record,) = tmp_path.glob(f"sourcedata/sub-{code}/**/*_task-rest_run-01_eeg.xdf")
+        assert json.loads(record.with_suffix(".json").read_text())["ended"] == "as asked"
+        table = tmp_path / f"e-{code}.csv"
+        assert len(rows(table)) >= 3
+        again = tmp_path / f"again-{code}.csv"
+        insula("replay", record, "--headless", "--estimates", again)
+        assert again.read_bytes() == table.read_bytes()
+
+
+def test_one_of_two_people_whose_source_is_not_there_is_told_and_the_other_is_recorded(tmp_path):
+    arguments = ["A1=synthetic:", "B2=lsl:name=nobody-sends-this", "--headless", "--seconds", "3", "--to", tmp_path]
+    assert insula("record", *arguments, status=2).startswith("insula: B2: lsl:name=nobody-sends-this")
+    (record,) = tmp_path.rglob("*.xdf")
+    assert record.name.startswith("sub-A1_")
+    with XdfFile(record) as file:
+        assert file.streams
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["A1=synthetic:", "synthetic:"],
+        ["A1=synthetic:", "B2=synthetic:", "--participant", "P3"],
+        ["A1=synthetic:", "B2=synthetic:", "--record", "both.xdf"],
+        ["A/1=synthetic:"],
+    ],
+)
+def test_sources_of_several_people_that_cannot_be_told_apart_are_refused(wrong, tmp_path):
+    refusal("live", *wrong, "--headless", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="an error output that fails is simulated where there is one")
@@ -534,7 +583,8 @@ def test_a_second_signal_that_cannot_be_answered_ends_a_session_in_order_all_the
     program = (
         "import insula, signal, types\n"
         "session = types.SimpleNamespace(running=True, stop=lambda: None)\n"
-        "with insula.Interrupts(session) as interrupts:\n"
+        "with insula.Interrupts() as interrupts:\n"
+        "    interrupts.watch(session)\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    signal.raise_signal(signal.SIGTERM)\n"
         "print(interrupts.count)\n"

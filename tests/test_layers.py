@@ -33,7 +33,14 @@ WRAPPED = {  # library: the files (or folders) that may import it
     "cuda": ("models/runtimes/trt.py",),
     "sklearn": ("offline_training/",),
     "mne": ("offline_training/",),
-    "threading": ("devices/", "realtime/session.py", "realtime/handover.py", "realtime/remote.py"),
+    "threading": (
+        "devices/",
+        "realtime/session.py",
+        "realtime/handover.py",
+        "realtime/together.py",
+        "realtime/remote.py",
+        "insula.py",
+    ),
 }
 OFFLINE_MAY_USE = {"api", "ring", "intake", "filters", "resample", "sources", "windows", "quality", "record"}
 
