@@ -328,6 +328,17 @@ def test_kinds_keys_units_and_what_is_left_out(tmp_path):
         assert np.concatenate([item.data[:, 0] for item in chunks if item.stream == "gaze"]).tolist() == [1.0, 2.0, 3.0]
 
 
+def test_the_recordings_of_the_folder_are_listed_by_addresses_that_open_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (only,) = discover("xdf", 0.1)
+    assert (only.address, only.what) == ("xdf:FILE.xdf", "a recording, replayed; there is none in this folder")
+    write_signal(tmp_path / "what? 1.xdf")
+    (tmp_path / "folder.xdf").mkdir()
+    (found,) = discover("xdf", 0.1)
+    with open_device(found.address) as device:
+        assert len(device.streams) == 3
+
+
 def test_a_muse_recording_gives_its_eeg_and_names_the_empty_streams(shared_data):
     with XdfReplay(shared_data / "xdf" / "muse_d56a6e_sub-P023.xdf", speed=math.inf) as replay:
         (eeg,) = replay.streams
