@@ -246,6 +246,7 @@ class LslDevice:
             )
         self._before: tuple[str, float] | None = None  # uid and last arrival of the outlet that was lost
         self._pulled = math.nan
+        self._unread = 0.0  # seconds for which nobody had read, until samples of after are given
         self._steady = math.inf  # since when the reader has made no long pause
         # Session clock of the last signs of life: a sample, an answer, a connection that stands though nothing comes.
         self._sampled = self._answered = self._stood = lsl_clock()
@@ -338,7 +339,9 @@ class LslDevice:
             self._let_go("the source has gone; " + self._waits_for("waiting for it to come back"))
             return []
         now, unix = lsl_clock(), time.time()
-        away, self._pulled = now - self._pulled, now
+        # Whoever is stopped while waiting for a sample may wake without one: the time counts for what is given next.
+        away, self._pulled = self._unread + now - self._pulled, now
+        self._unread = away if away > BUFFER_SECONDS / 2 else 0.0
         self._at_end = 0
         if not len(stamps) and not self._absence and asked - self._steady > STEADY:
             self._stood = asked  # nothing waits, and its connection stands
@@ -376,6 +379,7 @@ class LslDevice:
         if not len(times):
             self._owed += lost
             return []
+        self._unread = 0.0
         gap = float(times[0]) - self._last  # NaN: there is nothing before
         missing = 0
         late = away > BUFFER_SECONDS / 2 or self._catching_up

@@ -456,6 +456,29 @@ def test_a_reader_that_was_away_longer_than_lsl_keeps_is_told_what_it_lost(monke
         assert f"{ledger.lost} samples missing: nobody read" in " ".join(ledger.notices)
 
 
+def test_a_reader_that_was_stopped_and_first_wakes_without_a_sample_is_told_what_it_lost_all_the_same(monkeypatch):
+    monkeypatch.setattr(lsl, "BUFFER_SECONDS", 1)
+    with source() as one, read(one) as ledger:
+        one.do("run 0.5")
+        ledger.balance(one.sent)
+        ledger.away.set()
+        one.do("run 2.5")
+        pull = lsl._Link.pull
+        waking = iter([True])
+
+        def wake(link, timeout):
+            if next(waking, False):
+                return np.empty((0, len(link.info.channels)), np.float32), np.empty(0)
+            return pull(link, timeout)
+
+        monkeypatch.setattr(lsl._Link, "pull", wake)
+        ledger.away.clear()
+        one.do("run 0.5")
+        ledger.balance(one.sent)
+        assert ledger.lost > 100
+        assert f"{ledger.lost} samples missing: nobody read" in " ".join(ledger.notices)
+
+
 def test_the_clock_is_measured_and_given_and_not_when_the_source_does_not_answer(monkeypatch):
     monkeypatch.setattr(lsl, "CORRECTION_INTERVAL", 1.2)
     with source() as one, read(one) as ledger:
