@@ -39,6 +39,8 @@ TAILS = 0.01
 second is more than this."""
 LARGE = {"eeg": (200.0, 500.0), "ecg": (6000.0, 12000.0)}
 """uV, peak to peak: doubtful from the first on, of no use from the second on."""
+LARGEST_SAID = 1e6
+"""uV; beyond it no figure is said."""
 SMALL = {"ecg": (200.0, 100.0)}
 """uV, peak to peak: doubtful below the first, of no use below the second; a lead that lost the skin picks up this
 little."""
@@ -46,10 +48,14 @@ little."""
 # In what follows: doubtful from the first figure on, bad from the second.
 MAINS_PASSED = (0.2, 0.5)
 """Share of the power that is mains after the model's filters: from a half on the model sees mains, not a body."""
-MAINS_RAW = 0.5
-"""Share of the power before them from which mains is said, though the filters take it away."""
+MAINS_RAW = 0.2
+"""Share of the power before them from which mains is said, and the channel doubtful, though the filters take it away:
+as large as what is doubtful after them. It is bad by what is left after them only, since that is what a model sees:
+61 % of 50 Hz is about a third after a band that ends at 45 Hz, and nothing after a notch."""
 NOISE = (0.5, 0.8)
 """Power density at 30 to 100 Hz over that below 30 Hz, EEG only: white noise has 1, a brain less than 0.3."""
+NOISE_SAID = 10.0
+"""Times as much; beyond it no figure is said."""
 MUSCLE, MUSCLE_RATIO = 2.0, 0.4
 """uV per root Hz at 30 to 100 Hz, and power density over that below 30 Hz: a second above both has muscle in it. EEG at
 rest has less than 1, and whatever is only large has less than the second."""
@@ -65,9 +71,17 @@ RAILED = 0.05
 """Share of a window in runs of equal values; beyond it the runs are said, not that they lie at the limits."""
 CLIPPING = (0.08, 0.2)
 """Share of a second's samples at its two extreme values."""
-SAME = 0.1
-"""Two channels whose difference has less than this share of their standard deviation are the same signal. Neighbours
-of a cap differ by more than twice this."""
+MISSED = (0.05, 0.2)
+"""Share of a window that was not measured. The gate of the model that ships refuses a kind of signal from the second on
+(its ``min_present`` is 0.8), and a channel is judged as its kind is."""
+SAME, SAME_SHARE = 0.1, 0.75
+"""Two channels are the same signal when in this share of the seconds less than the first share of the one is left (root
+mean square) once the other, times whatever factor, is taken off it: |correlation| above 0.995. The first is tuned on
+half of eegmat's people; in the other half, 0.13 is the least left of any channel."""
+COPY = 1e-3
+"""With less left than this they are copies: 15 nV of an EEG of 15 uV, which no amplifier is quiet enough for."""
+LEAST_ALIKE = 3
+"""Seconds without which nobody can say that two channels are the same."""
 BLINKS = 3
 """In a window of 10 s: from so many on they are said. People at rest blink 2 or 3 times in 10 s."""
 BLINK = 75.0
@@ -153,8 +167,6 @@ def assess(
             found.append(_window_findings(spec.kind, missing, share, span))
     alive = np.array([not absent[c] and all(score > 0 for score, _ in found[c]) for c in rows], np.bool_)
     if spec.kind == "eeg":
-        for c, finding in _same(spec.channels, signals, valid, alive).items():
-            found[c].append(finding)
         for c in np.flatnonzero(alive).tolist():
             if normalised(spec.channels[c]) in FRONTAL:
                 found[c] += _blinks(unit * signals[c].astype(np.float64), valid[c], rate)
@@ -166,6 +178,10 @@ def assess(
             found[c] += _raw_findings(spec, raw[:, c], unit)
             if stuck[c] > RAILED * measured[c]:
                 found[c] = [finding for finding in found[c] if not finding[1].startswith(SATURATED)]
+    if spec.kind == "eeg":
+        # Last: of equally bad reasons the first is said, and mains or a railed amplifier make channels alike.
+        for c, finding in _same(spec.channels, signals, valid, alive, rate).items():
+            found[c].append(finding)
     return tuple(_worst(name, findings) for name, findings in zip(spec.channels, found, strict=True))
 
 
@@ -179,17 +195,22 @@ def _graded(value: float, doubtful: float, bad: float) -> float:
     return min(1.0, max(0.0, 1.0 - (1.0 - BAD_SCORE) * (value - doubtful) / (bad - doubtful)))
 
 
+def _size(value: float) -> str:
+    """``value`` uV in words that fit a screen, whatever came in."""
+    return f"{value:.0f} uV" if value < LARGEST_SAID else "above 10^6 uV"
+
+
 def _window_findings(kind: str, missing: float, stuck: float, span: float) -> list[Finding]:
     """What the window itself shows of a channel that is neither missing nor flat; ``span`` in uV."""
     found: list[Finding] = []
-    if missing > 0.05:
-        found.append((1.0 - missing, f"{100 * missing:.0f} % missing"))
+    if missing > MISSED[0]:
+        found.append((_graded(missing, *MISSED), f"{100 * missing:.0f} % missing"))
     if stuck > RAILED:
         found.append((max(0.0, 1.0 - 2 * stuck), f"railed {100 * stuck:.0f} % of the time"))
     for doubtful, useless in (limits[kind] for limits in (LARGE, SMALL) if kind in limits):
         score = (useless - span) / (useless - doubtful)
         if score < 1:
-            found.append((max(0.0, score), f"amplitude {span:.0f} uV"))
+            found.append((max(0.0, score), f"amplitude {_size(span)}"))
     return found
 
 
@@ -210,7 +231,7 @@ def _raw_findings(spec: InputSpec, raw: NDArray[np.float64], unit: float) -> lis
             judge(clipped, CLIPPING, f"{SATURATED}: {100 * clipped:.0f} % of the samples at its limits")
         drift = unit * float(np.ptp(levels[:, LEVEL]))
         if drift > DRIFT and spec.kind == "eeg":
-            found.append((SCORE_SAID, f"drift of {drift:.0f} uV"))
+            found.append((SCORE_SAID, f"drift of {_size(drift)}"))
     spectra = raw[np.isfinite(raw[:, TOTAL])]
     total, passed = float(spectra[:, TOTAL].sum()), float(spectra[:, PASSED].sum())
     if not (len(spectra) and total > 0 and passed > 0):
@@ -225,7 +246,8 @@ def _raw_findings(spec: InputSpec, raw: NDArray[np.float64], unit: float) -> lis
     if spec.kind == "eeg":
         slower, higher = spectra[:, SLOWER], spectra[:, HIGHER]
         ratio = float(np.median(higher / np.maximum(slower, 1e-30)))
-        judge(ratio, NOISE, f"noise: {100 * ratio:.0f} % as much above 30 Hz as below")
+        times = f"{100 * ratio:.0f} %" if ratio < NOISE_SAID else f"more than {NOISE_SAID:.0f} times"
+        judge(ratio, NOISE, f"noise: {times} as much above 30 Hz as below")
         seconds = int(np.count_nonzero((unit**2 * higher > MUSCLE**2) & (higher > MUSCLE_RATIO * slower)))
         judge(seconds / len(spectra), MUSCLE_SHARE, f"muscle in {seconds} of {len(spectra)} s")
     return found
@@ -236,24 +258,48 @@ def _same(
     signals: NDArray[np.float32],
     valid: NDArray[np.bool_],
     alive: NDArray[np.bool_],
+    rate: float,
 ) -> dict[int, Finding]:
-    """Channels that show what others show: bridged electrodes, or a headset on a desk."""
+    """Channels that show what others show, be it larger, smaller or upside down.
+
+    Copies are bad: bridged electrodes (Alschuler et al., Clin Neurophysiol 125, 2014) still differ by the noise of two
+    amplifiers and are doubtful, unless most of the headset is alike, as it is on a desk.
+    """
     rows = np.flatnonzero(alive)
     if len(rows) < 2:
         return {}
-    # Every fourth point is enough to tell whether two channels are one.
-    x = np.where(valid[rows, ::4], signals[rows, ::4], np.float32(0)).astype(np.float64)
-    x -= x.mean(axis=1, keepdims=True)
-    products = np.einsum("ai,bi->ab", x, x) / x.shape[1]
-    power = np.diagonal(products)
-    apart = power[:, None] + power[None] - 2 * products
-    alike = apart < SAME**2 * np.maximum(np.sqrt(power[:, None] * power[None]), 1e-12)
-    np.fill_diagonal(alike, False)
+    # Every fourth point is enough to tell whether two channels are one. Second by second: a spike that all channels
+    # have is in one of them only.
+    step, length = 4, max(1, round(rate))
+    alike, copied, judged = (np.zeros((len(rows), len(rows)), np.int64) for _ in range(3))
+    factors = np.zeros((len(rows), len(rows)))
+    for begin in range(0, signals.shape[1] - length + 1, length):
+        there = valid[rows, begin : begin + length : step]
+        x = np.where(there, signals[rows, begin : begin + length : step], np.float32(0)).astype(np.float64)
+        x = np.where(there, x - x.mean(axis=1, keepdims=True), 0.0)
+        products = np.einsum("ai,bi->ab", x, x)
+        power = np.diagonal(products)
+        counted = (2 * there.sum(axis=1) > there.shape[1]) & (power > 0)
+        both = counted[:, None] & counted[None]
+        left = 1.0 - products**2 / np.where(both, power[:, None] * power[None], 1.0)
+        judged += both
+        alike += both & (left < SAME**2)
+        copied += both & (left < COPY**2)
+        factors += np.where(both, products / np.where(both, power[None], 1.0), 0.0)
+    enough = np.maximum(SAME_SHARE * judged, LEAST_ALIKE)
+    same, copies = alike >= enough, copied >= enough
+    for pairs in (same, copies):
+        np.fill_diagonal(pairs, False)
     found: dict[int, Finding] = {}
     for at, c in enumerate(rows):
-        others = np.flatnonzero(alike[at])
+        others = np.flatnonzero(same[at])
+        exact = np.flatnonzero(copies[at])
         if len(others) >= 3 and 2 * len(others) >= len(rows) - 1:
             found[int(c)] = (0.0, f"the same as {len(others)} other channels")
+        elif len(exact):
+            factor = float(factors[at, exact[0]] / judged[at, exact[0]])
+            times = "" if abs(factor - 1.0) < 0.005 else f" times {factor:.2g}"
+            found[int(c)] = (0.0, f"a copy of {names[rows[exact[0]]]}{times}")
         elif len(others):
             found[int(c)] = (SCORE_SAID, f"the same as {names[rows[others[0]]]}: bridged?")
     return found

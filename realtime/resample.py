@@ -52,6 +52,30 @@ def kernel_table(rate: float, grid: float, half: int) -> NDArray[np.float64]:
 
 
 @numba.njit(cache=True)
+def _owe(g, rate, left, half, past_times, past_flags, owed):  # type: ignore[no-untyped-def]
+    """Adds to ``owed`` which share of a grid point's time is nearest to samples that are missing.
+
+    A point can only be missing or not. What the nearest sample says would be wrong by any factor where single values
+    are missing at a rate that goes into the grid's, so what a point does not say is said by one of the next.
+    """
+    low, high = (g - 0.5) / rate, (g + 0.5) / rate
+    j = left
+    while j > left - half + 1 and 0.5 * (past_times[j - 1] + past_times[j]) > low:
+        j -= 1
+    while j < left + half:
+        begin = 0.5 * (past_times[j - 1] + past_times[j]) if j > left - half + 1 else low
+        end = 0.5 * (past_times[j] + past_times[j + 1])
+        share = rate * (min(end, high) - max(begin, low))
+        if share > 0:
+            for c in range(owed.shape[0]):
+                if past_flags[j, c] & MISSING:
+                    owed[c] += share
+        if end >= high:
+            break
+        j += 1
+
+
+@numba.njit(cache=True)
 def _resample(  # type: ignore[no-untyped-def]
     times,
     samples,
@@ -67,6 +91,7 @@ def _resample(  # type: ignore[no-untyped-def]
     past_flags,
     past_marks,
     state,
+    owed,
     taps,
     sums,
     at,
@@ -78,13 +103,14 @@ def _resample(  # type: ignore[no-untyped-def]
     half = width // 2
     room = past_times.shape[0]
     channels = samples.shape[1]
-    count, following, out = state[0], state[1], 0
+    count, following, clean, out = state[0], state[1], state[2], 0
     i = start
     while i < times.shape[0]:
         if out + burst > at.shape[0]:
             break
         if marks[i] == RESTART or (count and not 0 < times[i] - past_times[count - 1] <= BRIDGE):
             count = 0
+            owed[:] = 0.0
         if count == room:
             for j in range(width):
                 past_times[j] = past_times[room - width + j]
@@ -95,7 +121,10 @@ def _resample(  # type: ignore[no-untyped-def]
             count = width
         past_times[count] = times[i]
         past_marks[count] = marks[i]
+        clean += 1
         for c in range(channels):
+            if flags[i, c] & MISSING:
+                clean = 0
             past[count, c] = samples[i, c]
             past_flags[count, c] = flags[i, c]
             if flags[i, c] & REACHED:
@@ -123,8 +152,13 @@ def _resample(  # type: ignore[no-untyped-def]
                 for c in range(channels):
                     sums[c] += taps[m] * past[left - half + 1 + m, c]
             nearest = left if fraction < 0.5 else left + 1
+            if clean < width:
+                _owe(g, rate, left, half, past_times, past_flags, owed)
             for c in range(channels):
-                f = np.int64(past_flags[nearest, c]) & (MISSING | STUCK | SETTLING)
+                f = np.int64(past_flags[nearest, c]) & (STUCK | SETTLING)
+                if owed[c] >= 0.5:
+                    owed[c] -= 1.0
+                    f |= MISSING
                 if past_marks[left + 1] == HOLE:
                     f |= MISSING
                 rows[out, c] = 0.0 if f & MISSING else sums[c]
@@ -133,7 +167,7 @@ def _resample(  # type: ignore[no-untyped-def]
             out += 1
             g += 1
         following = max(following, g)
-    state[0], state[1] = count, following
+    state[0], state[1], state[2] = count, following, clean
     return i, out
 
 
@@ -157,7 +191,8 @@ class Resampler:
         self._past = np.zeros((room, channels))
         self._past_flags = np.zeros((room, channels), np.uint8)
         self._past_marks = np.zeros(room, np.uint8)
-        self._state = np.array([0, NEVER], np.int64)
+        self._state = np.array([0, NEVER, 0], np.int64)
+        self._owed = np.zeros(channels)
         self._taps = np.zeros(2 * self.half)
         self._sums = np.zeros(channels)
         size = self._burst + math.ceil(1.1 * batch * grid / rate)
@@ -206,6 +241,7 @@ class Resampler:
             self._past_flags,
             self._past_marks,
             self._state,
+            self._owed,
             self._taps,
             self._sums,
             self._at[:, 0],
@@ -216,4 +252,5 @@ class Resampler:
 
     def reset(self) -> None:
         """As new."""
-        self._state[:] = 0, NEVER
+        self._state[:] = 0, NEVER, 0
+        self._owed[:] = 0.0

@@ -7,6 +7,8 @@ import pytest
 
 from devices.api import Chunk, StreamInfo
 from models.api import InputSpec, WindowSpec
+from offline_training.prepare import DEFAULT_GATE
+from realtime import quality
 from realtime.windows import iter_windows
 
 RATE = 250.0
@@ -76,7 +78,34 @@ def test_missing_samples_are_said_with_their_share():
     samples = brain()
     samples[round(9.9 * RATE) : round(13.2 * RATE)] = np.nan
     assert verdict(samples).reason == "31 % missing"
-    assert verdict(samples).score == pytest.approx(0.69, abs=0.01)
+    assert verdict(samples).level == "bad"
+
+
+@pytest.mark.parametrize(("seconds", "level"), [(0.4, "good"), (1.0, "doubtful"), (1.9, "doubtful"), (5.0, "bad")])
+def test_a_channel_of_which_the_gate_would_refuse_the_kind_is_bad(seconds, level):
+    samples = np.concatenate([brain(), np.full(500, np.nan)])
+    samples[round((13 - seconds) * RATE) :] = np.nan
+    found = verdict(samples)
+    assert found.level == level
+    if level != "good":
+        assert found.reason == f"{10 * seconds:.0f} % missing"
+    assert 1 - quality.MISSED[1] == pytest.approx(DEFAULT_GATE.min_present["eeg"])
+
+
+@pytest.mark.parametrize("rate", [128.0, 200.0, 250.0, 500.0, 512.0, 1000.0])
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_every_fifth_value_that_is_no_number_is_a_fifth_missing_at_any_rate(rate, first):
+    samples = np.interp(np.arange(round(14 * rate)) / rate, TIMES, brain())
+    samples[first::5] = np.nan
+    (found,) = window(samples[:, None], ["Cz"], rate=rate)
+    assert found.reason == "20 % missing"
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e30])
+def test_absurd_values_are_said_in_words_that_fit_a_screen(scale):
+    assert verdict(scale * brain()).reason == "amplitude above 10^6 uV"
+    assert verdict(scale * heart(), ECG).reason == "amplitude above 10^6 uV"
+    assert len(window((scale * TIMES)[:, None], ["Cz"])[0].reason) < 60
 
 
 def test_a_lead_without_heart_is_bad_though_it_is_not_flat():
@@ -129,6 +158,23 @@ def test_mains_that_the_filters_take_away_are_said_but_the_channel_counts():
     assert without.reason == notched.reason == "50 Hz is 96 % of power"
 
 
+@pytest.mark.parametrize(("share", "level"), [(0.1, "good"), (0.33, "doubtful"), (0.61, "doubtful"), (0.9, "bad")])
+def test_mains_of_a_third_of_the_power_are_said(share, level):
+    samples = cap(1)
+    samples[:, 0] += 15 * np.sqrt(2 * share / (1 - share)) * np.sin(2 * np.pi * 50 * TIMES)
+    (found,) = window(samples, ["Cz"])
+    assert found.level == level
+    if level != "good":
+        said, percent = found.reason.split(" Hz is ")
+        assert said == "50"
+        assert float(percent.split()[0]) == pytest.approx(100 * share, abs=4)
+
+
+def test_mains_on_all_channels_are_said_to_be_mains_and_not_one_signal():
+    samples = cap(4) + 400 * np.sin(2 * np.pi * 50 * TIMES)[:, None]
+    assert {v.reason for v in window(samples, ["Fp1", "C3", "Cz", "O1"])} == {"50 Hz is 100 % of power"}
+
+
 def test_an_electrode_that_gives_noise_only_is_bad():
     samples = cap(2)
     samples[:, 1] = np.random.default_rng(1).normal(0, 15, len(samples))
@@ -173,6 +219,54 @@ def test_two_bridged_electrodes_are_named_and_count():
     assert found[1].level == "doubtful"
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.7, 1.4, -1.0, -0.7])
+def test_a_copy_of_a_channel_is_bad_be_it_scaled_or_upside_down(factor):
+    samples = cap(5)
+    samples[:, 3] = factor * samples[:, 1]
+    found = window(samples, ["Fp1", "F3", "Cz", "C3", "O1"])
+    assert [v.level for v in found] == ["good", "bad", "good", "bad", "good"]
+    times = "" if factor == 1 else f" times {factor:.2g}"
+    assert found[3].reason == f"a copy of F3{times}"
+    assert found[1].reason.startswith("a copy of C3")
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.4, -1.0])
+def test_a_bridge_is_told_though_one_of_the_two_is_larger_or_upside_down(factor):
+    samples = cap(6)
+    samples[:, 3] = factor * (samples[:, 1] + 0.06 * samples[:, 5])
+    found = window(samples[:, :5], ["Fp1", "F3", "Cz", "C3", "O1"])
+    assert [v.reason for v in found] == ["", "the same as C3: bridged?", "", "the same as F3: bridged?", ""]
+    assert found[1].level == "doubtful"
+
+
+def test_neighbours_that_have_much_in_common_are_good():
+    samples = cap(5)
+    samples[:, 3] = samples[:, 1] + 0.15 * samples[:, 4]
+    assert {v.level for v in window(samples, ["Fp1", "F3", "Cz", "C3", "O1"])} == {"good"}
+
+
+@pytest.mark.parametrize(("alike", "count"), [(2, 2), (3, 4), (4, 8), (8, 8)])
+def test_identical_channels_are_bad_however_many_others_there_are(alike, count):
+    samples = cap(count)
+    samples[:, :alike] = samples[:, :1]
+    found = window(samples, ["Fp1", "Fp2", "F3", "F4", "C3", "C4", "O1", "O2"][:count])
+    assert [v.level for v in found] == ["bad"] * alike + ["good"] * (count - alike)
+
+
+def test_a_spike_that_all_channels_have_makes_them_no_copies():
+    samples = cap(4)
+    samples[round(8 * RATE) : round(8.02 * RATE)] += 20_000
+    assert not {
+        v.reason for v in window(samples, ["Fp1", "Fp2", "O1", "O2"]) if "same" in v.reason or "copy" in v.reason
+    }
+
+
+def test_channels_that_are_hardly_there_are_not_said_to_be_the_same():
+    samples = np.repeat(cap(1), 2, axis=1)
+    samples[round(4.0 * RATE) :, 1] = np.nan
+    assert not any("copy" in v.reason or "same" in v.reason for v in window(samples, ["Fp1", "Fp2"]))
+
+
 def test_values_that_are_sent_twice_are_said():
     (found,) = window(np.repeat(cap(1)[::2], 2, axis=0), ["Cz"])
     assert found.reason == "50 % of the samples repeat the one before"
@@ -206,6 +300,39 @@ def test_a_heart_that_stops_is_said():
     samples[round(6 * RATE) : round(10.5 * RATE)] = np.random.default_rng(0).normal(0, 3, round(4.5 * RATE))
     assert verdict(samples, ECG).level == "bad"
     assert verdict(samples, ECG).reason.startswith("no beat for 5.")
+
+
+def beating(interval, height=800.0, noise=3.0):
+    """A lead with a beat every ``interval`` seconds."""
+    phase = (TIMES + interval / 2) % interval - interval / 2
+    return height * np.exp(-((phase / 0.012) ** 2)) + np.random.default_rng(0).normal(0, noise, len(TIMES))
+
+
+@pytest.mark.parametrize(("interval", "said"), [(2.5, "24 beats per minute"), (0.271, "222 beats per minute")])
+def test_a_rate_that_no_heart_has_is_said(interval, said):
+    found = verdict(beating(interval), ECG)
+    assert (found.level, found.reason) == ("bad", said)
+
+
+@pytest.mark.parametrize("pulse", [33, 60, 120, 200])
+def test_a_rate_that_a_heart_may_have_is_good(pulse):
+    assert verdict(beating(60 / pulse), ECG).level == "good"
+
+
+@pytest.mark.parametrize(("wiggle", "low", "high", "level"), [(0.72, 0.70, 0.82, "doubtful"), (1.2, 0.42, 0.62, "bad")])
+def test_how_alike_the_beats_are_decides_of_a_lead(wiggle, low, high, level):
+    """Beats of one shape, each with a wiggle of its own around it."""
+    rng = np.random.default_rng(1)
+    samples = beating(0.8, height=1500)
+    for at in np.arange(0.0, 13.9, 0.8):
+        own = np.convolve(rng.standard_normal(160), np.ones(12) / 12, "same") * np.hanning(160)
+        begin = max(0, round(at * RATE) - 60)
+        piece = own[: len(samples) - begin]
+        samples[begin : begin + len(piece)] += 1500 * wiggle * piece
+    found = verdict(samples, ECG)
+    assert found.reason.startswith("beats agree by ")
+    assert low < float(found.reason.split()[3]) < high
+    assert found.level == level
 
 
 def test_extra_beats_do_not_make_a_lead_bad():

@@ -143,6 +143,18 @@ def test_missing_samples_leave_zeros_where_they_were_and_nowhere_else():
     assert (values[:, 0] != 0).all()
 
 
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize(("every", "first"), [(5, 0), (5, 1), (5, 3), (2, 0), (3, 1), (10, 4)])
+def test_single_values_that_are_missing_are_counted_at_their_share_at_any_rate(rate, every, first):
+    times = 7.0 + np.arange(round(10 * rate)) / rate
+    flags = np.zeros((len(times), 2), np.uint8)
+    flags[first::every, 1] = MISSING
+    _, values, found = run(resampler(rate, 2), times, np.ones((len(times), 2)), flags)
+    assert np.mean(found[:, 1] & MISSING != 0) == pytest.approx(1 / every, abs=0.005)
+    assert not (found[:, 0] & MISSING).any()
+    assert (values[found[:, 1] & MISSING != 0, 1] == 0).all()
+
+
 def test_a_hole_that_is_bridged_is_missing():
     times = np.delete(np.arange(1000) / 250, np.s_[500:515])
     marks = np.zeros(985, np.uint8)
