@@ -428,9 +428,9 @@ class _Copy:
             group = ET.SubElement(desc, ANNOUNCED)
             for number, one in self._announced.items():
                 ET.SubElement(group, f"stream{number}").text = self._header(one).decode()
-        for described in old.findall("desc") if stream.id in self._session else ():
-            for announced in described.findall(ANNOUNCED):
-                described.remove(announced)  # what is removed of it is counted where the header is made
+        for below in old.findall("desc") if stream.id in self._session else ():
+            for announced in below.findall(ANNOUNCED):
+                below.remove(announced)  # what is removed of it is counted where the header is made
         self._note_difference(old, root)
         return xml_bytes(root)
 

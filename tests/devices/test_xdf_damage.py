@@ -113,6 +113,17 @@ def test_a_chunk_length_that_cannot_be_true_keeps_what_was_read_and_goes_on_at_t
         assert word in file.findings[0]
 
 
+def test_headers_that_together_claim_more_channels_than_are_believable_cost_nothing_and_are_named(tmp_path):
+    claims = [header(stream, 30_000, rate=1) for stream in (1, 2, 3)]
+    content = xdf(*claims, header(4), samples([0.0], [1], stream=4))
+    with memory_of(len(content)), opened(tmp_path, content) as file:
+        assert sorted(file.streams) == [1, 2, 4]
+        assert file.samples(4) == 1
+        (finding,) = file.findings
+        assert named([finding], content, claims[2])
+        assert "stream 3: 30000 channels are not believable" in finding
+
+
 def test_a_tag_that_is_cut_in_half_keeps_everything_before_it(tmp_path):
     content = xdf(header(), samples([0.0, 1.0], [1, 2])) + b"\x04\x20\x00\x00\x00\x03"
     with opened(tmp_path, content) as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -14,8 +15,11 @@ import pytest
 import pyxdf
 
 from devices.api import Chunk, Clock, Events, StreamInfo, Tick
-from devices.xdf_format import XdfFile, XdfWriter
+from devices.xdf import XdfReplay
+from devices.xdf_deidentify import deidentify
+from devices.xdf_format import OWN_DESC, SESSION_NAME, SESSION_TYPE, XdfFile, XdfWriter
 from realtime.record import Recorder
+from realtime.session import Session
 
 PEERS = Path(__file__).resolve().parents[1] / "peers"
 GAPS = (0.1, 1.0, 5.0, 30.0)
@@ -164,17 +168,128 @@ def libxdf(tmp_path_factory):
     return program
 
 
-def test_libxdf_gives_every_sample_at_its_true_time(record, libxdf):
-    path, truth = record
-    done = subprocess.run([str(libxdf), str(path)], capture_output=True, text=True, check=True, timeout=120)
+def read_by(libxdf, path):
+    """Of each stream with samples, by name: stamps and the first value (n, 2), and how many channels it has."""
+    done = subprocess.run([str(libxdf), str(path)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, f"libxdf ended with {done.returncode} {done.stderr}"
     lines = itertools.dropwhile(lambda line: not line.startswith("stream "), done.stdout.splitlines())  # it talks
-    found = 0
+    found = {}
     for line in lines:
         word, count, width, name = line.split(" ", 3)
         assert word == "stream"
-        rows = np.array([next(lines).split() for _ in range(int(count))], dtype=np.float64)
-        if name in truth.times:
-            assert int(width) == 2
-            check(name, rows[:, 0], rows[:, 1], truth)
-            found += 1
-    assert found == len(truth.times)
+        rows = [next(lines).split() for _ in range(int(count))]
+        found[name] = np.array(rows, dtype=np.float64).reshape(-1, 2), int(width)
+    return found
+
+
+def test_libxdf_gives_every_sample_at_its_true_time(record, libxdf):
+    path, truth = record
+    found = read_by(libxdf, path)
+    for name in truth.times:
+        rows, width = found[name]
+        assert width == 2
+        check(name, rows[:, 0], rows[:, 1], truth)
+
+
+def eeg_only(path, seconds=12):
+    with XdfWriter(path) as writer:
+        number = writer.add_stream(
+            name="eeg", type="EEG", channels=["Fp1", "Cz"], rate=250.0, format="float32", unit="uV"
+        )
+        times = np.arange(250 * seconds) / 250 + 100.0
+        noise = 10 * np.random.default_rng(1).standard_normal((len(times), 2))
+        writer.write(number, times, noise.astype(np.float32))
+    return times
+
+
+def test_libxdf_and_pyxdf_read_the_record_of_a_session_without_a_heart_and_without_an_estimate(tmp_path, libxdf):
+    """No beat comes, and no estimate: the streams that could have held them stay empty."""
+    times, path = eeg_only(tmp_path / "a.xdf"), tmp_path / "r.xdf"
+    session = Session(
+        [XdfReplay(tmp_path / "a.xdf", speed=math.inf)],
+        None,
+        title="t",
+        clock=lambda: 0.0,
+        recorder=lambda streams: Recorder(path, streams, ("arousal",), {}),
+    )
+    session.run()
+    rows, width = read_by(libxdf, path)["eeg"]
+    assert width == 2
+    np.testing.assert_allclose(rows[:, 0], times, atol=WITHIN)
+    streams, _ = pyxdf.load_xdf(path)
+    names = {stream["info"]["name"][0]: len(stream["time_stamps"]) for stream in streams}
+    assert names["eeg"] == len(times)
+    assert names["insula physiology"] > 5
+    assert "insula beats" not in names
+    assert "insula affect" not in names
+
+
+def test_libxdf_reads_a_record_that_was_killed_at_any_moment(tmp_path, libxdf):
+    """Between any two writes."""
+    path = tmp_path / "r.xdf"
+    streams = [StreamInfo(key=kind, kind=kind, channels=("a",), rate=rate, unit="uV") for kind, rate in RATES.items()]
+    recorder = Recorder(path, streams, ("arousal",), {"title": "killed"})
+    sizes = [recorder.bytes_written]
+    for k in range(4):
+        recorder.write(Clock("ecg", 99.0 + k, 17.25, 5e-5, residual=1e-5))
+        sizes.append(recorder.bytes_written)
+        recorder.write(Tick(99.5 + k))
+        sizes.append(recorder.bytes_written)
+        if k > 1:
+            recorder.write(Chunk("ecg", 100.0 + k + np.arange(13) / 130, np.zeros((13, 1), np.float32)))
+            sizes.append(recorder.bytes_written)
+        recorder.write(Chunk("eeg", 100.0 + k + np.arange(25) / 250, np.ones((25, 1), np.float32), lost=k))
+        sizes.append(recorder.bytes_written)
+    recorder.close()
+    content = path.read_bytes()
+    for size in sizes:
+        path.write_bytes(content[:size])
+        found = read_by(libxdf, path)
+        with XdfFile(path) as file:
+            assert file.findings == []
+            samples = {stream.name: file.samples(stream.id) for stream in file.streams.values() if stream.rate}
+        assert samples == {name: len(rows) for name, (rows, _) in found.items()}
+    assert samples == {"eeg": 100, "ecg": 26}
+
+
+def test_a_record_of_a_source_that_never_delivered_is_read_by_all_and_says_that_it_was_there(tmp_path, libxdf):
+    path = tmp_path / "r.xdf"
+    streams = [
+        StreamInfo(key="h10/ecg", kind="ecg", channels=("ECG",), rate=130.0, unit="mV", name="h10"),
+        StreamInfo(key="eeg", kind="eeg", channels=("Fp1", "Cz"), rate=250.0, unit="uV", name="amp", format="int32"),
+        StreamInfo(key="pupil", kind="pupil", channels=("left",), rate=60.0, unit="mm", name="eyes"),
+    ]
+    recorder = Recorder(path, streams, (), {"title": "silent"})
+    recorder.write(Clock("h10/ecg", 99.0, 17.25, 5e-5))
+    recorder.write(Chunk("eeg", 100.0 + np.arange(25) / 250, np.ones((25, 2), np.int32)))
+    recorder.close()
+    assert {name: len(rows) for name, (rows, _) in read_by(libxdf, path).items()} == {"amp": 25}
+    streams_read, _ = pyxdf.load_xdf(path)
+    assert {stream["info"]["name"][0] for stream in streams_read} == {"amp", "insula"}
+    with XdfFile(path) as file:
+        assert {number: stream.name for number, stream in file.announced().items()} == {1: "h10", 3: "eyes"}
+    with XdfReplay(path) as replay:  # the session's streams in its order: what the model waited for, it waits for again
+        assert [(s.key, s.kind, s.channels, s.rate, s.unit, s.name, s.format) for s in replay.streams] == [
+            (s.key, s.kind, s.channels, s.rate, s.unit, s.name, s.format) for s in streams
+        ]
+        assert (replay.start, replay.stop) == (100.0, 100.0 + 24 / 250)
+
+
+def test_a_record_of_before_whose_empty_streams_have_headers_is_replayed_and_copied_as_ever(tmp_path):
+    with XdfWriter(tmp_path / "a.xdf") as writer:
+        ids = [
+            writer.add_stream(
+                name=kind, type=kind.upper(), channels=["a"], rate=100.0, format="float32",
+                desc={OWN_DESC: {"key": kind, "kind": kind}},
+            )
+            for kind in ("ecg", "eeg")
+        ]  # fmt: skip
+        session = writer.add_stream(name=SESSION_NAME, type=SESSION_TYPE, channels=["e"], rate=0.0, format="string")
+        writer.write(ids[1], [1.0], np.zeros((1, 1), np.float32))
+        writer.write_strings(session, [2.0], ["tick 2.0"])
+    deidentify(tmp_path / "a.xdf", tmp_path / "b.xdf")
+    for path in (tmp_path / "a.xdf", tmp_path / "b.xdf"):
+        with XdfFile(path) as file:
+            assert file.announced() == {}
+        with XdfReplay(path) as replay:
+            assert [info.key for info in replay.streams] == ["ecg", "eeg"]

@@ -14,7 +14,7 @@ import pytest
 import pyxdf
 
 from devices import xdf_writer
-from devices.api import Chunk, End, Events, StreamInfo, Tick
+from devices.api import Chunk, Clock, End, Events, StreamInfo, Tick
 from devices.xdf import XdfReplay
 from devices.xdf_format import XdfError
 from models.api import Estimate, estimate_channels
@@ -233,6 +233,24 @@ def test_a_description_is_never_put_over_a_file_that_is_there(tmp_path):
     with pytest.raises(XdfError, match=r"a\.json: exists already"):
         Recorder(tmp_path / "a.xdf", STREAMS, TARGETS, {})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_was_measured_of_a_clock_is_recorded_with_the_sign_that_puts_stamps_right(tmp_path):
+    """A source's clock is 3 s behind; half of that its stamps do not contain yet: pyxdf puts them where they belong."""
+    truth = 1000.0 + np.arange(200) / 10
+    info = StreamInfo(key="eeg", kind="eeg", channels=("Cz",), rate=10.0, unit="uV", name="eeg")
+    recorder = Recorder(tmp_path / "a.xdf", [info], (), {})
+    for k in range(20):
+        times = truth[10 * k : 10 * k + 10]
+        recorder.write(Clock("eeg", float(times[0]), 3.0, 1e-4, residual=1.5))
+        recorder.write(Chunk("eeg", times - 1.5, np.zeros((10, 1), np.float32)))
+    recorder.close()
+    streams, _ = pyxdf.load_xdf(tmp_path / "a.xdf")
+    eeg = next(stream for stream in streams if stream["info"]["type"] == ["EEG"])
+    np.testing.assert_allclose(eeg["time_stamps"], truth, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(eeg["clock_times"], truth[::10] - 1.5, rtol=0, atol=1e-9)  # on the clock of the stamps
+    events = next(stream for stream in streams if stream["info"]["type"] == ["Session"])["time_series"]
+    assert {text for (text,) in events} == {"clock eeg 3.0 0.0001"}
 
 
 def test_a_record_without_targets_has_no_place_for_estimates(tmp_path):
