@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -531,7 +532,8 @@ def test_a_strap_that_stays_away_is_looked_for_more_and_more_seldom_and_one_that
         return sleep(seconds, *rest)
 
     monkeypatch.setattr(polar.asyncio, "sleep", recorded)
-    with Session(air, peer.Strap(air), scan=0.05, connect=1.0, pauses=pauses) as session:
+    with Session(air, peer.Strap(air), pauses=pauses) as session:
+        session.device._radio = replace(session.radio, scan=0.05, connect=1.0)  # in vain, and soon
         for outage, expected in enumerate(([0.011, 0.022, 0.033, 0.033], [0.011])):
             session.at(1001.0 + 100 * outage, Y2026 + 200 * outage * PACKET, outage)
             slept.clear()
