@@ -100,6 +100,8 @@ class Estimate:
     """The reason in words, for example "resting baseline: 23 s left" or "EEG missing"."""
     used: tuple[str, ...] = ()
     """The kinds of signal it rests on."""
+    unused: tuple[str, ...] = ()
+    """Why it does not rest on the others, in words; () when withheld, which says so itself."""
     model: str = ""
     """Name and short hash of the bundle."""
     distance: float = math.nan

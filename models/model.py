@@ -88,7 +88,8 @@ class Model:
                 return self._withhold(window, "model returned NaN", near)
         manifest = self.bundle.manifest
         mean, sd = calibrated(outputs["logit"][0], manifest.targets, manifest.calibration[combination(near)])
-        return self._estimate(window, mean, sd, None, near, near, {kind: far[kind] for kind in near})
+        unused = tuple(faults[kind] for kind in manifest.kinds if kind in faults)
+        return self._estimate(window, mean, sd, None, near, near, {kind: far[kind] for kind in near}, unused)
 
     def _collect(self, window: Window, good: tuple[str, ...], faults: dict[str, str]) -> Steps:
         baseline = self._baseline
@@ -194,6 +195,7 @@ class Model:
         used: tuple[str, ...],
         looked_at: Collection[str],
         far: Mapping[str, float],
+        unused: tuple[str, ...] = (),
     ) -> Estimate:
         kinds = looked_at or self.bundle.manifest.kinds
         scores = [mean_score([verdict.score for verdict in window.quality.get(kind, ())]) for kind in kinds]
@@ -206,6 +208,7 @@ class Model:
             quality=min(scores),
             withheld=withheld,
             used=used,
+            unused=unused,
             model=self.bundle.label,
             distance=max(far.values(), default=math.nan),
         )

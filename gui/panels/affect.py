@@ -260,7 +260,8 @@ class Panel(look.Card):
             self.say(f"! Withheld: {look.plain(newest.withheld, 120)}", look.theme.fair)
         else:
             used = " and ".join(look.plain(kind, 12).upper() for kind in newest.used) or "nothing"
-            self.say(f"At {look.clock(newest.t_end - self.start)}, from {used}", look.theme.muted)
+            without = "".join(f"; {look.plain(reason, 120)}" for reason in newest.unused)
+            self.say(f"At {look.clock(newest.t_end - self.start)}, from {used}{without}", look.theme.muted)
 
     def say(self, text: str, colour: str) -> None:
         if self.reason.text() != text:

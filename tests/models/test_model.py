@@ -353,6 +353,9 @@ def test_a_kind_unlike_the_training_data_is_not_used_and_changes_nothing(near, r
     far, absent = model.update(louder(window, 30, strange)), model.update(window(30.0, present={strange: 0.0}))
     assert far.withheld is None
     assert far.used == (left,)
+    assert len(far.unused) == 1
+    assert far.unused[0].startswith(f"{strange.upper()}: unlike the training data (")
+    assert absent.unused == (f"{strange.upper()} missing",)
     assert far.mean.tobytes() == absent.mean.tobytes()
     assert far.sd.tobytes() == absent.sd.tobytes()
     assert far.distance == absent.distance < 1
