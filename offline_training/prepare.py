@@ -45,8 +45,8 @@ class Prepared:
     spec: WindowSpec
     target: Target
     signals: Mapping[str, NDArray[np.float32]]
-    """kind -> (n, channels, time) in the order and unit of ``spec``, as a network sees it: bad channels of a usable kind
-    are made of the good ones."""
+    """kind -> (n, channels, time) in the order and unit of ``spec``, as a network sees it: the bad channels of a usable
+    kind are made of the good ones."""
     usable: NDArray[np.bool_]
     """(n, kinds) in the order of `KINDS`: passed the gate."""
     label: NDArray[np.int64]

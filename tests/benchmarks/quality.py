@@ -2,12 +2,13 @@
 
 Parts, all on recordings of ``INSULA_DATA`` (or ../shared/data beside the project):
 
-- ecg: the leads that eegmat lost must be bad and the others good, at the live hop of 1 s; and cinc2017's recordings
-  labelled "~" (noise) against the others: AUROC of the mean score.
+- ecg: eegmat at the live hop of 1 s. The leads that it lost must be bad and the others good; bad and doubtful verdicts
+  an hour of a channel and of a recording, on what has no known fault; how many of the windows that the shipped model is
+  trained on have a bad channel; and what a gate makes of them beside older criteria (flat, railed, missing, amplitude).
+- cinc: cinc2017's recordings labelled "~" (noise) against the others, AUROC of the mean score.
 - faults: one fault at a time put into clean eegmat recordings; the share of the faulty channels' windows that are bad,
   or at least doubtful, for the right reason.
-- alarms: bad and doubtful verdicts an hour on recordings without a known fault; and what a gate of the shipped model
-  makes of them, beside the criteria that the model was trained with (flat, railed, missing, amplitude).
+- bad-channels: by how much broken channels move the estimates of the bundle that ships.
 - rhythms: band powers beside MNE's Welch on the same windows, slope beside specparam, alpha with closed eyes.
 - repair: how much of real blinks, and of alpha, regression leaves.
 - cost: band power and quality of 32 channels of EEG at 500 Hz, share of one core; our filters beside
@@ -93,24 +94,61 @@ def legacy(window, kind):
     return [v.score if not v.reason or any(word in v.reason for word in kept) else 1.0 for v in window.quality[kind]]
 
 
+def alarms_an_hour(levels):
+    """``levels``: of several recordings (windows at a hop of 1 s, channels) words. What is not good, an hour.
+
+    Without the first and the last window of each recording: in the one a second is the filter's transient, in the other
+    eegmat's last second is zeros; both are said, and neither is a false alarm.
+    """
+    ends = sum(int((one[at] != "good").sum()) for one in levels for at in (0, -1))
+    levels = [one[1:-1] for one in levels]
+    windows = sum(len(one) for one in levels)
+    channels = sum(one.size for one in levels)
+    table = {
+        "hours of recording": round(windows / 3600, 2),
+        "hours of a channel": round(channels / 3600, 2),
+        "not good at the ends of recordings": ends,
+    }
+    for level in ("doubtful", "bad"):
+        such = [one == level for one in levels]
+        # A spell begins where the window before was not so: one event is seen by ten windows, because each is 10 s.
+        spells = sum(int(one[:1].sum() + (one[1:] & ~one[:-1]).sum()) for one in such)
+        count = sum(int(one.sum()) for one in such)
+        table[level] = {
+            "windows": count,
+            "windows an hour of a channel": round(3600 * count / channels, 2),
+            "spells an hour of a channel": round(3600 * spells / channels, 3),
+            "windows with any an hour of recording": round(
+                3600 * sum(int(one.any(1).sum()) for one in such) / windows, 1
+            ),
+            "spells an hour of recording": round(3600 * spells / windows, 2),
+        }
+    return table
+
+
 def part_ecg_and_alarms():
-    from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC
+    from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, REST_SECONDS, TRAIN_EVERY
     from realtime.windows import iter_windows
 
-    levels = {half: collections.Counter() for half in HALVES}
     lost = collections.Counter()
-    channels = {half: collections.Counter() for half in HALVES}
+    levels = {(kind, half): [] for kind in ("EEG", "ECG") for half in HALVES}
     reasons = collections.Counter()
-    gate = collections.Counter()
-    hours = dict.fromkeys(HALVES, 0.0)
+    gate, training = collections.Counter(), collections.Counter()
+    opened = {}
     for half, recording in eegmat_recordings():
         name = recording.person + recording.phase
-        hours[half] += (recording.stop - recording.start) / 3600
+        rest_ends = opened.setdefault(recording.session, recording.start) + REST_SECONDS
+        found = {"EEG": [], "ECG": []}
         for window in iter_windows(recording.chunks, DEFAULT_SPEC, recording.streams):
-            (heart,) = window.quality["ecg"]
-            (lost if name in LOST else levels[half])[heart.level] += 1
+            for kind in found:
+                found[kind].append([verdict.level for verdict in window.quality[kind.lower()]])
+            if name in LOST:
+                lost[found["ECG"][-1][0]] += 1
+            resting = recording.rest and window.t_end <= rest_ends
+            if resting or (window.t_end - window.seconds >= rest_ends and window.t_end % TRAIN_EVERY == 0):
+                training["windows"] += 1
+                training["with a bad channel of EEG"] += "bad" in found["EEG"][-1]
             for verdict in window.quality["eeg"]:
-                channels[half][verdict.level] += 1
                 if verdict.reason:
                     reasons[f"{verdict.level}: {shape_of(verdict.reason)}"] += 1
             for kind in ("eeg", "ecg"):
@@ -129,12 +167,19 @@ def part_ecg_and_alarms():
                 gate[f"{kind} channel windows newly bad"] += changed
                 gate[f"{kind} windows"] += 1
                 gate[f"{kind} windows that the gate now refuses"] += bool(passes[1] and not passes[0])
+        levels["EEG", half].append(np.array(found["EEG"]))
+        if name not in LOST:
+            levels["ECG", half].append(np.array(found["ECG"]))
     return {
         "lost ECG windows": dict(lost),
-        "other ECG windows": {half: dict(found) for half, found in levels.items()},
-        "EEG channel windows": {half: dict(found) for half, found in channels.items()},
+        "other ECG windows called good": {
+            half: f"{100 * np.mean(np.concatenate(levels['ECG', half]) == 'good'):.1f} %" for half in HALVES
+        },
         "EEG reasons": dict(reasons.most_common(12)),
-        "hours of recording": hours,
+        "false alarms of good data": {
+            f"{kind}, {half}": alarms_an_hour(found) for (kind, half), found in levels.items()
+        },
+        "what the model is trained on": dict(training),
         "beside the criteria of the shipped model": dict(gate),
     }
 
@@ -244,6 +289,110 @@ def part_faults(recordings):
             n = found["windows"]
             table[half][name] = {key: round(found[key] / n, 3) for key in ("bad", "doubtful", "good", "named")}
     return table
+
+
+BROKEN = {
+    "flat": lambda x, rng, t: np.full_like(x, 12.4),
+    "noise of 400 uV": lambda x, rng, t: rng.normal(0, 400, x.shape),
+    "at the rail for 2 of 4 s": lambda x, rng, t: np.where((t % 4 < 2)[:, None], 3000.0, x),
+}
+SEEN = ("as it came", "zeros", "interpolated")
+
+
+def part_bad_channels(people):
+    """By how much broken channels, which the verdicts call bad, move the estimates of the bundle that ships, by what
+    the network is given in their place. The resting baseline is clean; windows every 5 s after it.
+
+    Beside what a user gets stands what the network alone would say, were nothing refused for being unlike the training
+    data."""
+    import dataclasses
+    import types
+
+    import models.model
+    from models.bundle import load_bundle
+    from models.model import Model
+    from models.runtimes import load_runtime
+    from realtime.windows import iter_windows
+
+    bundle = load_bundle(ROOT / "models" / "bundles" / "default")
+    runtime = load_runtime("ort", bundle)
+    spec = bundle.manifest.window
+    sparse = dataclasses.replace(spec, hop=5.0)
+    interpolated = models.model.as_seen
+    ways = dict(zip(SEEN, (lambda signal, *_: signal, zeroed, interpolated), strict=True))
+    moved = collections.defaultdict(list)
+    windows_bad = collections.Counter()
+
+    def said(model, windows, way, limited=True):
+        models.model.as_seen, distance = ways[way], model._distance
+        if not limited:
+            model._distance = types.SimpleNamespace(of=lambda *_: 0.0)
+        try:
+            return [model.update(window) for window in windows]
+        finally:
+            models.model.as_seen, model._distance = interpolated, distance
+
+    for person in people:
+        recordings = [one for _, one in eegmat_recordings() if one.person == person]
+        model = Model(bundle, runtime)
+        for window in iter_windows(recordings[0].chunks, spec, recordings[0].streams):
+            if window.t_end > 61:
+                break
+            model.update(window)
+        # From here on the model's state does not change any more: every window may be asked about many times.
+        clean = [list(iter_windows(one.chunks, sparse, one.streams)) for one in recordings]
+        clean = [[window for window in windows if window.t_end >= 75] for windows in clean]
+        wanted = [said(model, windows, "as it came") for windows in clean]
+        for fault, change in BROKEN.items():
+            for count in (1, 3, 5):
+                rng = np.random.default_rng(int(person) * 10 + count)
+                rows = rng.permutation(19)[:count]
+                for recording, sound, true in zip(recordings, clean, wanted, strict=True):
+                    spoilt = [broken(chunk, rows, change, rng) for chunk in recording.chunks]
+                    at = {window.t_end: window for window in iter_windows(spoilt, sparse, recording.streams)}
+                    windows = [at[window.t_end] for window in sound]
+                    called = [sum(v.level == "bad" for v in window.quality["eeg"]) for window in windows]
+                    windows_bad[fault] += sum(n == count for n in called)
+                    windows_bad[f"{fault}, windows"] += len(called)
+                    for way in SEEN:
+                        alone = said(model, windows, way, limited=False)
+                        for one, bare, other in zip(said(model, windows, way), alone, true, strict=True):
+                            if other.withheld is None and "eeg" in other.used:
+                                shift = abs(one.mean[0] - other.mean[0]) if one.withheld is None else np.nan
+                                kept = "eeg" in one.used
+                                moved[fault, count, way].append((shift, kept, abs(bare.mean[0] - other.mean[0])))
+    table = {}
+    for fault in BROKEN:
+        table[fault] = {"windows in which just these were called bad": f"{windows_bad[fault]} of "
+                        f"{windows_bad[f'{fault}, windows']}"}  # fmt: skip
+        for count in (1, 3, 5):
+            for way in SEEN:
+                shift, kept, alone = np.array(moved[fault, count, way], float).T
+                table[fault][f"{count} channels, {way}"] = {
+                    "estimate": round(float(np.nanmean(shift)), 3),
+                    "network alone": round(float(alone.mean()), 3),
+                    "EEG refused": f"{100 * np.mean(kept == 0):.0f} %",
+                    "withheld": f"{100 * np.mean(np.isnan(shift)):.0f} %",
+                    "windows": len(shift),
+                }
+    return {"people": " ".join(people), "mean absolute change of arousal": table}
+
+
+def zeroed(signal, channels, verdicts, bad_score):
+    out = signal.copy()
+    out[[not verdict.score >= bad_score for verdict in verdicts]] = 0.0
+    return out
+
+
+def broken(chunk, rows, change, rng):
+    """The chunk with something wrong on ``rows`` of its EEG from 62 s on."""
+    if chunk.stream != "eeg" or chunk.times[0] < 62:
+        return chunk
+    import dataclasses
+
+    data = chunk.data.copy()
+    data[:, rows] = change(chunk.data[:, rows], rng, chunk.times)
+    return dataclasses.replace(chunk, data=data)
 
 
 def part_headsets():
@@ -383,33 +532,98 @@ def specparam_beside():
     }
 
 
+def eeglab():
+    from scipy import io
+
+    found = io.loadmat(FOLDER / "eeglab_sample" / "eeglab_data.set", simplify_cells=True)["EEG"]
+    labels = tuple(place["labels"] for place in found["chanlocs"])
+    samples = np.fromfile(FOLDER / "eeglab_sample" / "eeglab_data.fdt", "<f4").reshape(-1, len(labels))
+    return labels, samples - samples[0]
+
+
+def mnes_regression(labels, samples, front, tops):
+    """The weights that MNE's regression gives to a virtual EOG, the mean of the frontal channels, around ``tops``."""
+    try:
+        import mne
+        from mne.preprocessing import EOGRegression
+    except ImportError:
+        return None
+    with mne.utils.use_log_level("error"):
+        named = mne.create_info([*labels, "VEOG"], 128.0, ["eeg"] * len(labels) + ["eog"])
+        raw = mne.io.RawArray(1e-6 * np.column_stack([samples, samples[:, front].mean(axis=1)]).T, named)
+        raw.filter(0.5, 30.0)
+        events = np.column_stack([tops, 0 * tops, 0 * tops + 1])
+        epochs = mne.Epochs(raw, events, 1, -0.4, 0.4, baseline=None, preload=True, picks="all")
+        epochs.set_eeg_reference([])
+        return EOGRegression(picks="eeg", picks_artifact="eog", proj=False).fit(epochs).coef_.ravel()
+
+
 def part_repair():
-    """Blinks of the OpenBCI recording, learnt from its first 20 s; interpolation stands beside MNE's in the tests."""
+    """Blinks: learnt from one half of a recording, left of those in the other half; and alpha with closed eyes.
+
+    Interpolation stands beside MNE's in the tests. What of the average blink is left is its projection on the blink at
+    the eyes, since what else goes on at an electrode is there before and after: beside it stands how large the average
+    of as many stretches without a blink is.
+    """
     from scipy import signal
 
+    from models.electrodes import is_electrode
+    from realtime.quality import FRONTAL
     from realtime.repair import without_blinks
 
+    def band(values, low, high, rate):
+        sos = signal.butter(4, (low, high), "bandpass", fs=rate, output="sos")
+        return signal.sosfiltfilt(sos, values, axis=0)
+
+    table = {}
+    names, raw, _ = emotiv()
+    raw = np.clip(raw - np.median(raw, axis=0), -500, 500)
+    for title, (labels, samples) in {"EEGLAB's sample": eeglab(), "Emotiv": (tuple(names), raw)}.items():
+        front = np.array([label.upper() in FRONTAL for label in labels])
+        before = band(samples, 0.5, 10, 128.0)
+        eyes = before[:, front].mean(axis=1)
+        tops = signal.find_peaks(eyes, height=75, distance=64)[0]
+        tops = tops[(tops > 52) & (tops < len(samples) - 52)]
+        middle, around = int(tops[len(tops) // 2 - 1]) + 52, np.arange(-51, 51)
+        quiet = [p for p in range(52, len(samples) - 52, 10) if np.abs(tops - p).min() > 102]
+        for half, kept in (("first", tops > middle), ("second", tops < middle)):
+            seen = slice(0, middle) if half == "first" else slice(middle, None)
+            made = without_blinks(labels, samples[seen], 128.0)
+            theirs = mnes_regression(labels, samples[seen], front, tops[~kept] - (seen.start or 0))
+            blink = np.mean([before[p + around] for p in tops[kept]], axis=0)
+            blink -= blink.mean(axis=0)
+            eye = blink[:, front].mean(axis=1)
+            share = eye @ blink / (eye @ eye)
+            rng = np.random.default_rng(0)
+            nothing = [
+                np.ptp(np.mean([before[p + around] for p in rng.choice(quiet, kept.sum())], 0), 0) for _ in range(50)
+            ]
+            rows = table[f"{title}: learnt from the {half} half, {made.said}, left of {kept.sum()} others"] = {}
+            for c, label in enumerate(labels):
+                if not is_electrode(label) or front[c]:
+                    continue
+                left = share[c] - (np.eye(len(labels)) - made.matrix)[c].sum()
+                rows[label] = {
+                    "uV": round(float(np.ptp(blink[:, c]))),
+                    "uV without a blink": round(float(np.mean(nothing, axis=0)[c])),
+                    "of the blink at the eyes": round(float(share[c]), 3),
+                    "left": round(float(left), 3),
+                    "MNE": "-" if theirs is None else round(float(share[c] - theirs[c]), 3),
+                }
+            near = [c for c in range(len(labels)) if is_electrode(labels[c]) and not front[c] and abs(share[c]) > 0.1]
+            total = np.abs(share[near]).sum()
+            taken = (np.eye(len(labels)) - made.matrix).sum(axis=1)
+            rows["electrodes with more than a tenth of the blink"] = {
+                "left": round(float(np.abs(share - taken)[near].sum() / total), 2),
+                "MNE": "-" if theirs is None else round(float(np.abs(share - theirs)[near].sum() / total), 2),
+            }
     samples = openbci()
     made = without_blinks(OPENBCI, samples[500:5500], 250.0)
-
-    def band(values, low, high):
-        return signal.sosfiltfilt(signal.butter(4, (low, high), "bandpass", fs=250.0, output="sos"), values, axis=0)
-
-    before, done = band(samples - samples[0], 0.5, 10), band(made.apply(samples - samples[0]), 0.5, 10)
-    alpha, kept = band(samples - samples[0], 8, 13), band(made.apply(samples - samples[0]), 8, 13)
-    eyes = before[:, :2].mean(axis=1)
-    blinks = [p for p in signal.find_peaks(eyes[:5000], height=75, distance=125)[0] if p >= 500]
-    around = np.arange(-100, 100)
-    average, left = (np.mean([x[p + around] for p in blinks], axis=0) for x in (before, done))
-    spans = np.ptp(left, axis=0) / np.ptp(average, axis=0)
+    alpha, kept = band(samples - samples[0], 8, 13, 250.0), band(made.apply(samples - samples[0]), 8, 13, 250.0)
     closed = slice(34 * 250, 70 * 250)
     left = kept[closed].std(axis=0) / alpha[closed].std(axis=0)
-    return {
-        "said": made.said,
-        "average blink, peak to peak, uV": dict(zip(OPENBCI, np.ptp(average, axis=0).round().tolist(), strict=True)),
-        "left of it": dict(zip(OPENBCI, spans.round(2).tolist(), strict=True)),
-        "alpha amplitude left with closed eyes": dict(zip(OPENBCI, left.round(2).tolist(), strict=True)),
-    }
+    table["OpenBCI, alpha amplitude left with closed eyes"] = dict(zip(OPENBCI, left.round(2).tolist(), strict=True))
+    return table
 
 
 def part_cost():
@@ -513,6 +727,7 @@ def main():
         "cinc": lambda: part_cinc(options.recordings),
         "faults": lambda: part_faults(options.people),
         "headsets": part_headsets,
+        "bad-channels": lambda: part_bad_channels(options.bad_channels_of),
         "rhythms": part_rhythms,
         "repair": part_repair,
         "cost": part_cost,
@@ -520,6 +735,13 @@ def main():
     parser.add_argument("--only", choices=list(parts), action="append", help="this part only; may be given again")
     parser.add_argument("--recordings", type=int, default=120, help="of each label of cinc2017 and half")
     parser.add_argument("--people", type=int, default=7, help="of eegmat and half that get faults")
+    parser.add_argument(
+        "--bad-channels-of",
+        nargs="+",
+        default=["00", "04", "05", "07", "16", "23", "29", "33"],
+        metavar="PERSON",
+        help="people of eegmat whose channels are broken",
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     figures = {"machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"}

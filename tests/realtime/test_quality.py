@@ -261,6 +261,15 @@ def test_a_spike_that_all_channels_have_makes_them_no_copies():
     }
 
 
+def test_a_movement_of_four_seconds_that_all_channels_show_makes_them_no_copies():
+    samples = cap(4)
+    moving = (TIMES >= 6) & (TIMES < 10)
+    movement = np.convolve(np.random.default_rng(9).standard_normal(moving.sum()), np.ones(25) / 5, "same")
+    samples[moving] += 300 * movement[:, None]
+    found = window(samples, ["Fp1", "Fp2", "O1", "O2"])
+    assert not any("same" in v.reason or "copy" in v.reason for v in found)
+
+
 def test_channels_that_are_hardly_there_are_not_said_to_be_the_same():
     samples = np.repeat(cap(1), 2, axis=1)
     samples[round(4.0 * RATE) :, 1] = np.nan
