@@ -17,7 +17,7 @@ from scipy import signal
 from devices.api import Chunk, StreamInfo, unit_name
 from models.electrodes import is_electrode, normalised, on_map
 from realtime.filters import BRIDGE, HOLE, RESTART
-from realtime.intake import Intake
+from realtime.intake import CONFIRMED, Intake
 from realtime.rereference import Montage, as_recorded
 from realtime.ring import Ring
 from realtime.sources import LEAST_RATE, MICROVOLTS
@@ -220,11 +220,10 @@ class BandPower:
         self._bridge = round(BRIDGE * stream.rate)
         # What the slow figures look at, not the hundreds of bins above it.
         self._bins = min(round(SEGMENT * stream.rate) // 2 + 1, math.ceil(BANDS["gamma"][1] * SEGMENT) + 1)
-        self._intake = Intake(stream.rate, BATCH)
         width = len(stream.channels)
+        self._intake = Intake(stream.rate, BATCH - CONFIRMED, width)
         self._times = Ring(self._length + 2 * BATCH, 1, np.float64)
         self._rows = Ring(self._length + 2 * BATCH, width, np.float32)
-        self._held_times = np.zeros(BATCH)
         self._slow: deque[NDArray[np.float64]] = deque(maxlen=SLOW)
         self.reset()
 
@@ -253,13 +252,11 @@ class BandPower:
                 f"{chunk.data.shape}"
             )
         found: list[Rhythms] = []
-        for at in range(0, max(1, len(chunk.times)), BATCH):
-            times = chunk.times[at : at + BATCH]
-            self._held_times[: len(times)] = times
-            keep, marks, stamps = self._intake.admit(self._held_times[: len(times)], 0 if at else chunk.lost)
+        for at in range(0, max(1, len(chunk.times)), BATCH - CONFIRMED):
+            part = slice(at, at + BATCH - CONFIRMED)
+            keep, marks, stamps = self._intake.admit(chunk.times[part], chunk.single[part], 0 if at else chunk.lost)
             if len(keep):
-                rows = np.ascontiguousarray(chunk.single[at : at + BATCH][keep])
-                found += self._take(stamps, marks, rows)
+                found += self._take(stamps, marks, self._intake.rows[keep])
         return found
 
     def _take(self, stamps: NDArray[np.float64], marks: NDArray[np.uint8], rows: NDArray[np.float32]) -> list[Rhythms]:

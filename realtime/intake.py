@@ -24,14 +24,18 @@ DRIFT = 0.05
 LEAP = 5.0
 """A step forward of more seconds than this is believed when CONFIRMED samples in a row agree on it."""
 CONFIRMED = 8
-"""Samples. A segment this young is given up when the stamps go back to where it does not belong."""
+"""Samples. Those of a leap wait until so many agree, and count from the first on. A segment this young is given up when
+the stamps go back to where it does not belong."""
 ABSURD = 1e10
 """Seconds: no session clock comes this far (Unix time is 1.8e9)."""
 RUN_SECONDS = 0.05
 RUN_SAMPLES = 5
 
+_AHEAD = 2 * CONFIRMED
+"""Rows before those of a batch: what waits from before, and what waits after it, in turn."""
+_REFUSE, _SUSPECTED = 254, 255
 _LAST, _BEFORE, _SUSPECT, _FIRST, _PERIOD, _STAMP = range(6)
-_SINCE, _SUSPECTS, _PENDING, _SAMPLES, _LOST, _REFUSED, _GAPS = range(7)
+_SINCE, _SUSPECTS, _PENDING, _SAMPLES, _LOST, _REFUSED, _GAPS, _SIDE = range(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Counters:
     lost: int = 0
     """Known by the device to be missing."""
     refused: int = 0
-    """Not taken: the stamp was no number, that of the last sample again, too far back, or a leap that nothing
+    """Not taken: the stamp was no number, that of the last sample again, too far back, or a leap that nothing has
     confirmed."""
     gaps: int = 0
     """Holes in time, bridged or not."""
@@ -52,7 +56,60 @@ class Counters:
 
 
 @numba.njit(cache=True)
-def _admit(times, lost, rate, moments, counts, keep, marks, smoothed):  # type: ignore[no-untyped-def]
+def _judge(t, rate, moments, counts):  # type: ignore[no-untyped-def]
+    step = t - moments[_LAST]
+    error = step - moments[_PERIOD]
+    if not abs(t) < ABSURD:
+        return _REFUSE
+    if counts[_SINCE] == 0:
+        return RESTART
+    if t == moments[_STAMP]:
+        return _REFUSE
+    if error < -SKIPPED:
+        if counts[_SINCE] >= CONFIRMED or step > -BRIDGE or t <= moments[_BEFORE]:
+            return _REFUSE
+        counts[_REFUSED] += counts[_SINCE]
+        counts[_SAMPLES] -= counts[_SINCE]
+        counts[_SINCE] = 0
+        return RESTART
+    if step > LEAP:
+        return _SUSPECTED
+    if step > BRIDGE or counts[_PENDING] > BRIDGE * rate:
+        return RESTART
+    if step > SKIPPED or counts[_PENDING] > 0:
+        return HOLE
+    return 0
+
+
+@numba.njit(cache=True)
+def _accept(t, mark, rate, omega, moments, counts):  # type: ignore[no-untyped-def]
+    error = t - moments[_LAST] - moments[_PERIOD]
+    if mark == HOLE:
+        counts[_GAPS] += 1
+    elif mark == RESTART:
+        if counts[_SINCE] > 0:
+            moments[_BEFORE] = moments[_LAST]
+            counts[_GAPS] += 1
+            counts[_SINCE] = 0
+        if moments[_BEFORE] == -np.inf:
+            moments[_FIRST] = t
+    counts[_PENDING] = 0
+    counts[_SINCE] += 1
+    counts[_SAMPLES] += 1
+    moments[_STAMP] = t
+    if mark == 0:
+        t = moments[_LAST] + moments[_PERIOD] + np.sqrt(2.0) * omega * error
+        period = moments[_PERIOD] + omega * omega * error
+        moments[_PERIOD] = min(max(period, (1 - DRIFT) / rate), (1 + DRIFT) / rate)
+    elif mark == RESTART:
+        moments[_PERIOD] = 1 / rate
+    moments[_LAST] = t
+    return t
+
+
+@numba.njit(cache=True)
+def _admit(times, rows, lost, rate, moments, counts, held, keep, marks, smoothed):  # type: ignore[no-untyped-def]
+    # ``held`` has, of each sample that waits, its stamp, where its row lies, and what was pending when it came.
     counts[_PENDING] += lost
     counts[_LOST] += lost
     # A delay-locked loop, critically damped: Adriaensen, "Using a DLL to filter time", Linux Audio Conference 2005.
@@ -60,61 +117,53 @@ def _admit(times, lost, rate, moments, counts, keep, marks, smoothed):  # type: 
     kept = 0
     for i in range(times.shape[0]):
         t = times[i]
-        step = t - moments[_LAST]
-        error = step - moments[_PERIOD]
-        mark = 0
-        if not abs(t) < ABSURD:
+        mark = _judge(t, rate, moments, counts)
+        if mark == _REFUSE:
             counts[_REFUSED] += 1
             continue
-        if counts[_SINCE] == 0:
-            mark = RESTART
-        elif t == moments[_STAMP]:
-            counts[_REFUSED] += 1
-            continue
-        elif error < -SKIPPED:
-            if counts[_SINCE] >= CONFIRMED or step > -BRIDGE or t <= moments[_BEFORE]:
-                counts[_REFUSED] += 1
-                continue
-            counts[_REFUSED] += counts[_SINCE]
-            counts[_SAMPLES] -= counts[_SINCE]
-            counts[_SINCE] = 0
-            mark = RESTART
-        elif step > LEAP:
-            agrees = counts[_SUSPECTS] > 0 and 0 < t - moments[_SUSPECT] <= BRIDGE
-            counts[_SUSPECTS] = counts[_SUSPECTS] + 1 if agrees else 1
+        waiting = counts[_SUSPECTS]
+        if mark == _SUSPECTED:
+            if waiting > 0 and not 0 < t - moments[_SUSPECT] <= BRIDGE:
+                counts[_REFUSED] += waiting
+                waiting = 0
             moments[_SUSPECT] = t
-            if counts[_SUSPECTS] < CONFIRMED:
-                counts[_REFUSED] += 1
+            if waiting + 1 < CONFIRMED:
+                held[waiting, 0] = t
+                held[waiting, 1] = _AHEAD + i
+                held[waiting, 2] = counts[_PENDING]
+                counts[_SUSPECTS] = waiting + 1
                 continue
-            mark = RESTART
-        elif step > BRIDGE or counts[_PENDING] > BRIDGE * rate:
-            mark = RESTART
-        elif step > SKIPPED or counts[_PENDING] > 0:
-            mark = HOLE
-            counts[_GAPS] += 1
-        if mark == RESTART:
-            if counts[_SINCE] > 0:
-                moments[_BEFORE] = moments[_LAST]
-                counts[_GAPS] += 1
-                counts[_SINCE] = 0
-            if moments[_BEFORE] == -np.inf:
-                moments[_FIRST] = t
-        counts[_PENDING] = 0
+        else:
+            counts[_REFUSED] += waiting
+            waiting = 0
         counts[_SUSPECTS] = 0
-        counts[_SINCE] += 1
-        counts[_SAMPLES] += 1
-        moments[_STAMP] = t
-        if mark == 0:
-            t = moments[_LAST] + moments[_PERIOD] + np.sqrt(2.0) * omega * error
-            period = moments[_PERIOD] + omega * omega * error
-            moments[_PERIOD] = min(max(period, (1 - DRIFT) / rate), (1 + DRIFT) / rate)
-        elif mark == RESTART:
-            moments[_PERIOD] = 1 / rate
-        moments[_LAST] = t
-        smoothed[kept] = t
-        keep[kept] = i
-        marks[kept] = mark
-        kept += 1
+        pending = counts[_PENDING]
+        before = 0
+        for j in range(waiting + 1):
+            at = t
+            row = _AHEAD + i
+            if waiting > 0:
+                if j < waiting:
+                    at = held[j, 0]
+                    row = int(held[j, 1])
+                    counts[_PENDING] = int(held[j, 2]) - before
+                    before = int(held[j, 2])
+                else:
+                    counts[_PENDING] = pending - before
+                mark = RESTART if j == 0 else _judge(at, rate, moments, counts)
+                if mark == _REFUSE:
+                    counts[_REFUSED] += 1
+                    continue
+            smoothed[kept] = _accept(at, mark, rate, omega, moments, counts)
+            keep[kept] = row
+            marks[kept] = mark
+            kept += 1
+    if counts[_SUSPECTS] > 0:  # their rows outlive this batch; what waited before it may be among those kept
+        counts[_SIDE] = 1 - counts[_SIDE]
+        for j in range(counts[_SUSPECTS]):
+            row = counts[_SIDE] * CONFIRMED + j
+            rows[row] = rows[int(held[j, 1])]
+            held[j, 1] = row
     return kept
 
 
@@ -124,32 +173,44 @@ class Intake:
     A stamp must be a number and new. Within SKIPPED seconds of where the stream's own rhythm puts the sample it counts
     as jitter, and the sample gets a stamp of that rhythm, which follows slowly. A step of more than BRIDGE seconds, or
     as many lost samples, ends a segment; a shorter hole is marked. A stamp further back is refused, a lone wild one
-    too, a leap that lasts is followed.
+    too. A leap that lasts is followed: its first samples wait, with their values, until it is confirmed.
     """
 
-    def __init__(self, rate: float, batch: int) -> None:
+    def __init__(self, rate: float, batch: int, width: int = 1) -> None:
         self._rate = rate
         self._moments = np.zeros(6)
-        self._counts = np.zeros(7, np.int64)
-        self._keep = np.zeros(batch, np.int64)
-        self._marks = np.zeros(batch, np.uint8)
-        self._smoothed = np.zeros(batch)
+        self._counts = np.zeros(8, np.int64)
+        self._held = np.zeros((CONFIRMED, 3))
+        self._times = np.zeros(batch)
+        self.rows = np.zeros((_AHEAD + batch, width), np.float32)
+        """The values (rows, width) to which the row numbers of `admit` belong; valid until its next call."""
+        self._keep = np.zeros(batch + CONFIRMED, np.int64)
+        self._marks = np.zeros(batch + CONFIRMED, np.uint8)
+        self._smoothed = np.zeros(batch + CONFIRMED)
         self.reset()
-        self.admit(np.zeros(0), 0)
+        self.admit(np.zeros(0), np.zeros((0, width), np.float32), 0)
 
     def admit(
-        self, times: NDArray[np.float64], lost: int
+        self, times: NDArray[np.float64], values: NDArray[np.float32], lost: int
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float64]]:
-        """Which of the stamps (n,), at most ``batch``, are taken: row numbers, marks and smoothed stamps (m,) each.
+        """Samples of stamps (n,) and values (n, width), at most ``batch``; of those that are taken the numbers of their
+        ``rows``, their marks and smoothed stamps (m,): up to CONFIRMED - 1 more than came now have waited till now.
 
         All are views of the intake's own memory, valid until the next call.
         """
+        # Chunks come read-only, strided or in other types; the kernel is compiled for these arrays only, so that no
+        # chunk ever makes the live path wait for a compiler.
+        n = len(times)
+        self._times[:n] = times
+        self.rows[_AHEAD : _AHEAD + n] = values
         kept = _admit(
-            times,
+            self._times[:n],
+            self.rows,
             max(0, lost),
             self._rate,
             self._moments,
             self._counts,
+            self._held,
             self._keep,
             self._marks,
             self._smoothed,
@@ -168,7 +229,8 @@ class Intake:
 
     def counters(self, overrun: int) -> Counters:
         c = self._counts
-        return Counters(int(c[_SAMPLES]), int(c[_LOST]), int(c[_REFUSED]), int(c[_GAPS]), overrun)
+        refused = int(c[_REFUSED] + c[_SUSPECTS])  # what still waits has not been taken
+        return Counters(int(c[_SAMPLES]), int(c[_LOST]), refused, int(c[_GAPS]), overrun)
 
     def reset(self) -> None:
         """As new."""

@@ -26,7 +26,7 @@ from realtime.beats import Beat
 from realtime.delineation import Waves
 from realtime.heart import Heart
 from realtime.hrv import NORMAL
-from realtime.intake import Intake
+from realtime.intake import CONFIRMED, Intake
 from realtime.sources import MICROVOLTS, Picked, choose, lacking
 
 PATIENCE = 3.0
@@ -61,8 +61,7 @@ class _HeartPart:
         self._scale = MICROVOLTS.get(unit_name(stream.unit))
         self.remark = "" if self._scale else f"{_unit_trouble(stream)}: taken as µV to find beats, no amplitudes"
         self._heart = Heart(stream.rate)
-        self._intake = Intake(stream.rate, BATCH)
-        self._held = np.zeros(BATCH)
+        self._intake = Intake(stream.rate, BATCH - CONFIRMED)
         self._next: int | None = None
         self._decided = -math.inf
 
@@ -71,13 +70,13 @@ class _HeartPart:
             raise ValueError(f"{chunk.stream}: {len(chunk.times)} stamps came with data {chunk.data.shape}")
         beats: list[Beats] = []
         reports: list[tuple[int, _HeartReport]] = []
-        for at in range(0, max(1, len(chunk.times)), BATCH):
-            times = chunk.times[at : at + BATCH]
-            self._held[: len(times)] = times
-            keep, marks, stamps = self._intake.admit(self._held[: len(times)], 0 if at else chunk.lost)
+        for at in range(0, max(1, len(chunk.times)), BATCH - CONFIRMED):
+            part = slice(at, at + BATCH - CONFIRMED)
+            values = chunk.single[part, self._column, None]
+            keep, marks, stamps = self._intake.admit(chunk.times[part], values, 0 if at else chunk.lost)
             if not len(keep):
                 continue
-            samples = chunk.single[at : at + BATCH, self._column][keep].astype(np.float64) * (self._scale or 1.0)
+            samples = self._intake.rows[keep, 0].astype(np.float64) * (self._scale or 1.0)
             if self._next is None:
                 self._next = math.floor(stamps[0] / HOP) + 1
             begin = 0

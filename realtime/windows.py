@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from devices.api import Chunk, End, Item, Rewind, StreamInfo, Tick
 from models.api import InputSpec, Verdict, Window, WindowSpec
 from realtime.filters import MISSING, SETTLING, Filter, design
-from realtime.intake import ABSURD, Counters, Intake, Pick
+from realtime.intake import ABSURD, CONFIRMED, Counters, Intake, Pick
 from realtime.quality import assess
 from realtime.resample import NEVER, Resampler
 from realtime.ring import Ring
@@ -25,7 +25,9 @@ from realtime.sources import Picked, choose
 from realtime.unfiltered import Unfiltered
 
 BATCH = 4096
-"""Samples taken at a time; a longer chunk goes through in pieces."""
+"""Samples that go through at a time."""
+PIECE = BATCH - CONFIRMED
+"""Samples taken at a time; a longer chunk goes through in pieces, and with a piece some that have waited."""
 GRACE = 1.0
 """Seconds after the end of a window, beside the resampler's reach, after which a tick cuts it without what is missing.
 
@@ -71,9 +73,9 @@ class Windower:
             )
         windows: list[Window] = []
         data = chunk.single
-        for at in range(0, max(1, len(chunk.times)), BATCH):
+        for at in range(0, max(1, len(chunk.times)), PIECE):
             floor = NEVER if self._next is None else self._first_point(self._next)
-            feed.take(chunk.times[at : at + BATCH], data[at : at + BATCH], 0 if at else chunk.lost, floor)
+            feed.take(chunk.times[at : at + PIECE], data[at : at + PIECE], 0 if at else chunk.lost, floor)
             windows += self._cut_until(min(lane.resampler.following for lane in self._lanes.values()))
         return windows
 
@@ -329,20 +331,12 @@ class _Feed:
     def __init__(self, stream: StreamInfo, lanes: list[_Lane]) -> None:
         self.width = len(stream.channels)
         self.lanes = lanes
-        self.intake = Intake(stream.rate, BATCH)
-        # Chunks come read-only, strided or in other types; the kernels are compiled for these arrays only, so that no
-        # chunk ever makes the live path wait for a compiler.
-        self._times = np.zeros(BATCH)
-        self._raw = np.zeros((BATCH, self.width), np.float32)
+        self.intake = Intake(stream.rate, PIECE, self.width)
 
     def take(self, times: NDArray[np.float64], raw: NDArray[np.float32], lost: int, floor: int) -> None:
-        n = len(times)
-        own_times, own_raw = self._times[:n], self._raw[:n]
-        own_times[:] = times
-        own_raw[:] = raw
-        keep, marks, stamps = self.intake.admit(own_times, lost)
+        keep, marks, stamps = self.intake.admit(times, raw, lost)
         for lane in self.lanes:
-            lane.take(own_raw, stamps, keep, marks, floor)
+            lane.take(self.intake.rows, stamps, keep, marks, floor)
 
     def counters(self) -> Counters:
         return self.intake.counters(sum(lane.overrun for lane in self.lanes))

@@ -15,10 +15,17 @@ def stamps(n=500, start=100.0):
     return start + np.arange(n) / RATE
 
 
+def let_in(intake, times, lost=0, first=0):
+    """The numbers, counted from ``first``, of the samples that are taken, their marks and stamps."""
+    numbers = np.arange(first, first + len(times), dtype=np.float32)[:, None]
+    keep, marks, smoothed = intake.admit(np.asarray(times, dtype=np.float64), numbers, lost)
+    return intake.rows[keep, 0].astype(int).tolist(), marks.tolist(), smoothed.copy()
+
+
 def admit(times, lost=0):
     intake = Intake(RATE, 4096)
-    keep, marks, _ = intake.admit(times, lost)
-    return keep.tolist(), marks.tolist(), intake.counters(0)
+    keep, marks, _ = let_in(intake, times, lost)
+    return keep, marks, intake.counters(0)
 
 
 def test_regular_stamps_are_all_taken_and_one_segment():
@@ -62,10 +69,10 @@ def test_a_short_hole_is_bridged_and_a_longer_one_begins_a_segment():
 def test_samples_that_a_device_lost_are_a_hole_though_the_stamps_do_not_show_it():
     for lost, mark in ((3, HOLE), (40, RESTART)):
         intake = Intake(RATE, 4096)
-        intake.admit(stamps(100), 0)
-        intake.admit(np.array([np.nan]), lost)  # the loss is not forgotten with a refused sample
-        _, marks, _ = intake.admit(stamps(100, start=100.4), 0)
-        assert marks.tolist() == [mark] + [0] * 99
+        let_in(intake, stamps(100))
+        let_in(intake, np.array([np.nan]), lost)  # the loss is not forgotten with a refused sample
+        _, marks, _ = let_in(intake, stamps(100, start=100.4))
+        assert marks == [mark] + [0] * 99
         assert intake.counters(0).lost == lost
 
 
@@ -78,16 +85,46 @@ def test_one_wild_stamp_is_refused_and_a_leap_that_lasts_is_followed():
     times = stamps()
     times[250:] += 200_000
     keep, marks, counters = admit(times)
-    assert keep == [*range(250), *range(257, 500)]
+    assert keep == list(range(500))
     assert marks[250] == RESTART
-    assert counters.refused == 7
+    assert marks.count(RESTART) == 2
+    assert (counters.samples, counters.refused, counters.gaps) == (500, 0, 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 8, 9, 400])
+def test_after_an_outage_the_samples_that_waited_for_its_confirmation_are_taken_with_their_values(size):
+    """However they come, wild stamps and losses between them: as many taken and refused as came, and the same ones."""
+    times = np.concatenate([stamps(100), stamps(60, 200.0), stamps(3, 300.0), stamps(60, 201.0), stamps(5, 400.0)])
+    times[105] = 9e5  # in the middle of what waits: the leap begins anew behind it
+    whole, pieces = Intake(RATE, 4096), Intake(RATE, 4096)
+    keep, marks, smoothed = let_in(whole, times)
+    assert keep == [*range(100), *range(106, 160), *range(163, 223)]
+    assert [keep[i] for i in np.flatnonzero(marks)] == [0, 106, 163]
+    found = [let_in(pieces, times[at : at + size], first=at) for at in range(0, len(times), size)]
+    assert [number for one in found for number in one[0]] == keep
+    assert [mark for one in found for mark in one[1]] == marks
+    assert np.concatenate([one[2] for one in found]).tobytes() == smoothed.tobytes()
+    counters = pieces.counters(0)
+    assert counters == whole.counters(0)
+    assert counters.samples + counters.refused == len(times)
+    assert counters.refused == 6 + 3 + 5  # before and with the wild one, those that were alone, and who still wait
+
+
+def test_what_a_device_lost_while_a_leap_waited_is_a_hole_at_its_place():
+    intake = Intake(RATE, 4096)
+    let_in(intake, stamps(100))
+    assert let_in(intake, stamps(3, 200.0), lost=2000, first=100)[0] == []
+    keep, marks, _ = let_in(intake, stamps(20, 200.0 + 5 / RATE), lost=2, first=103)
+    assert keep == list(range(100, 123))
+    assert [(keep[i], marks[i]) for i in np.flatnonzero(marks)] == [(100, RESTART), (103, HOLE)]
+    assert intake.counters(0).lost == 2002
 
 
 def test_a_first_stamp_that_is_nonsense_is_given_up_for_what_follows():
     times = stamps()
     times[0] = 1.8e9
     intake = Intake(RATE, 4096)
-    intake.admit(times, 0)
+    let_in(intake, times)
     assert intake.first == times[1]
     assert intake.last == times[-1]
     assert (intake.counters(0).samples, intake.counters(0).refused) == (499, 1)
@@ -108,9 +145,9 @@ def test_chunks_stamped_when_they_were_sent_lose_nothing_and_the_jitter_is_smoot
     times = np.repeat(truth[size - 1 :: size] + late, size) - np.tile(np.arange(size)[::-1] / rate, len(late))
     assert (np.diff(times) <= 0).any()
     intake = Intake(rate, 1 << 15)
-    keep, marks, smoothed = intake.admit(times, 0)
+    keep, marks, smoothed = let_in(intake, times)
     assert len(keep) == len(truth)
-    assert marks.tolist() == [RESTART] + [0] * (len(truth) - 1)
+    assert marks == [RESTART] + [0] * (len(truth) - 1)
     assert (np.diff(smoothed) > 0).all()
     settled = len(truth) // 3
     error = (smoothed - truth)[settled:]
@@ -121,7 +158,7 @@ def test_chunks_stamped_when_they_were_sent_lose_nothing_and_the_jitter_is_smoot
 
 def test_even_stamps_stay_what_they_are():
     times = 3e5 + np.arange(20_000) / RATE
-    _, _, smoothed = Intake(RATE, 1 << 15).admit(times, 0)
+    _, _, smoothed = let_in(Intake(RATE, 1 << 15), times)
     np.testing.assert_allclose(smoothed, times, rtol=0, atol=1e-7)
 
 

@@ -97,6 +97,16 @@ def test_any_chunking_and_interleaving_gives_the_same_bits(faulty, eeg_cuts, ecg
     assert bits(run(Windower(SPEC, [EEG, ECG]), items)) == expected
 
 
+@pytest.mark.parametrize("size", [1, 3, 7, 9])
+def test_after_an_outage_all_that_comes_is_taken_however_it_is_cut_and_the_windows_are_the_same_bits(size):
+    """The first samples after more than 5 s wait until enough of them agree, and then count like the others."""
+    eeg = recording(EEG, 20, holes=((4.0, 12.0),))
+    cut = Windower(SPEC, [EEG])
+    assert bits(run(cut, pieces(eeg, range(size, len(eeg.times), size)))) == bits(run(Windower(SPEC, [EEG]), [eeg]))
+    counters = cut.counters["cap"]
+    assert (counters.samples, counters.refused, counters.gaps) == (len(eeg.times), 0, 1)
+
+
 def test_samples_one_by_one_give_the_same_bits(faulty):
     eeg, ecg, expected = faulty
     items = pieces(eeg, range(len(eeg.times)), lost_at=700) + pieces(ecg, range(len(ecg.times)), lost_at=400)
