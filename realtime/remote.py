@@ -262,7 +262,9 @@ class _History:
                 if self._body:
                     figures = {name: self._body.heart[name] for name in LASTING_FIGURES if name in self._body.heart}
                     self._bodies.append(replace(self._body, heart=figures, brains=()))
-                self._body = update
+                # The last second of a session, cut short, says nothing of rhythms.
+                before = self._body.brains if self._body else ()
+                self._body = update if update.brains else replace(update, brains=before)
             case Noted():
                 self._notes.append(update)
             case Marked():

@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devices.api import StreamInfo
 from realtime import remote
 from realtime.api import Beats, Body, Cleared, Ended, Figure, Mark, Marked, Pause, Traces
+from realtime.physiology import _nothing
 from realtime.remote import PENDING, Client, RemoteError, Server, running_sessions, sessions_folder
 
 SERVE = (
@@ -227,6 +229,20 @@ def test_after_a_clock_was_set_back_a_newcomer_gets_what_came_since_then(back):
         seconds = [update.times[0] for update in got if isinstance(update, Traces)]
         assert seconds == list(np.arange(seconds[0], 100))
         assert 38 <= seconds[0] <= 41
+        client.close()
+
+
+def test_who_looks_at_a_session_that_has_ended_sees_its_last_rhythms():
+    nothing = np.zeros((0, 3))
+    brain = _nothing(StreamInfo(key="eeg", kind="eeg", channels=("Cz",), rate=250.0, unit="uV"), "too short")
+    with Server() as server:
+        server.publish(Body(1.0, "ecg", {}, "", "", nothing, (brain,)))
+        server.publish(Body(2.0, "ecg", {}, "", "", nothing, ()))
+        server.publish(Marked(3.0, "end", "markers"))
+        client = Client.attach(server.address)
+        got = gather(client, lambda got: any(isinstance(update, Body) and update.time == 2.0 for update in got))
+        (last,) = [update for update in got if isinstance(update, Body) and update.time == 2.0]
+        assert [one.stream for one in last.brains] == ["eeg"]
         client.close()
 
 
