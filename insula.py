@@ -817,6 +817,8 @@ def inspect(options: argparse.Namespace, console: Console) -> int:
     with XdfReplay(options.file) as device:
         for name, why in device.left_out:
             console.print(f"not used: {name}: {why}")
+        for name in device.silent:
+            console.print(f"no sample came: {name}")
         for picked in choose(device.streams, spec).values():
             console.print(f"{picked.kind.upper():<4} {picked.why}")
         for kind, why in lacking(device.streams, spec).items():
@@ -978,6 +980,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def named(text: str) -> str:
+    """A name or a code that was given: an empty one is a variable of a script that was not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty. Name it, or leave the option out")
+    return text
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with a command in one line."""
 
@@ -996,9 +1005,11 @@ def parser() -> argparse.ArgumentParser:
 
     study = Parser(add_help=False)
     study.add_argument("--headless", action="store_true", help="no dashboard, even where there is a display")
-    study.add_argument("--participant", metavar="CODE", help="in a study folder: never a name (default: unnamed)")
-    study.add_argument("--session", metavar="CODE", help="in a study folder (default: none)")
-    study.add_argument("--task", metavar="CODE", help="in a study folder (default: session)")
+    study.add_argument(
+        "--participant", type=named, metavar="CODE", help="in a study folder: never a name (default: unnamed)"
+    )
+    study.add_argument("--session", type=named, metavar="CODE", help="in a study folder (default: none)")
+    study.add_argument("--task", type=named, metavar="CODE", help="in a study folder (default: session)")
     study.add_argument(
         "--run", dest="number", type=int, metavar="N", help="in a study folder (default: the first that is free)"
     )
@@ -1012,10 +1023,15 @@ def parser() -> argparse.ArgumentParser:
     )
 
     common = Parser(add_help=False, parents=[study, computed])
-    common.add_argument("--model", metavar="BUNDLE", help="folder of a model bundle (default: the one that ships)")
-    common.add_argument("--estimates", metavar="OUT.csv", help="write every estimate as a row")
     common.add_argument(
-        "--record", metavar="PLACE", help="record raw streams, markers and estimates: OUT.xdf, or a study folder"
+        "--model", type=named, metavar="BUNDLE", help="folder of a model bundle (default: the one that ships)"
+    )
+    common.add_argument("--estimates", type=named, metavar="OUT.csv", help="write every estimate as a row")
+    common.add_argument(
+        "--record",
+        type=named,
+        metavar="PLACE",
+        help="record raw streams, markers and estimates: OUT.xdf, or a study folder",
     )
 
     timed = Parser(add_help=False)
@@ -1031,7 +1047,9 @@ def parser() -> argparse.ArgumentParser:
         "demo", parents=[computed], help="a real recording through the default model, no hardware needed"
     )
     one.add_argument("--headless", action="store_true", help="no dashboard: as fast as it goes, with a table")
-    one.add_argument("--to", metavar="DIR", default="insula-out", help="where its files go (default: %(default)s)")
+    one.add_argument(
+        "--to", type=named, metavar="DIR", default="insula-out", help="where its files go (default: %(default)s)"
+    )
     one.set_defaults(run=demo)
 
     one = commands.add_parser("replay", parents=[common], help="a recorded XDF file through a model")
@@ -1048,7 +1066,7 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=live)
 
     one = commands.add_parser("record", parents=[study, timed], help="record live sources, without a model")
-    one.add_argument("--to", metavar="PLACE", required=True, help="a study folder, or OUT.xdf")
+    one.add_argument("--to", type=named, metavar="PLACE", required=True, help="a study folder, or OUT.xdf")
     one.set_defaults(run=record)
 
     one = commands.add_parser("inspect", help="what is in an XDF file, and what would be used as EEG and ECG")
@@ -1069,12 +1087,14 @@ def parser() -> argparse.ArgumentParser:
     actions = one.add_subparsers(metavar="ACTION")
     one = actions.add_parser("fetch", help="download an encoder's published weights, checked, as safetensors")
     one.add_argument("encoder", metavar="ENCODER", help="cbramod")
-    one.add_argument("--to", metavar="DIR", help="where they go (default: a folder of insula's own, which is said)")
+    one.add_argument(
+        "--to", type=named, metavar="DIR", help="where they go (default: a folder of insula's own, which is said)"
+    )
     one.set_defaults(run=fetch_weights)
 
     one = commands.add_parser("deidentify", help="copy an XDF file without names, hosts, serials, addresses and dates")
     one.add_argument("file", metavar="FILE.xdf")
-    one.add_argument("target", metavar="OUT.xdf")
+    one.add_argument("target", type=named, metavar="OUT.xdf")
     one.add_argument("--drop-markers", action="store_true", help="leave out marker texts, which may hold anything")
     one.set_defaults(run=deidentify)
 

@@ -155,6 +155,8 @@ class XdfReplay:
         streams = dict(self._file.streams)
         if self.own:  # in the order of the session, with those that never gave a sample: the model waited for them too
             streams = dict(sorted((streams | self._file.announced()).items()))
+        self.silent = [f"{one.name} ({one.type})" for one in streams.values() if one.id not in self._file.streams]
+        """Streams that a session of insula had, and of which no sample came."""
         for stream in streams.values():
             self._admit(stream)
         self.skipped_windows = self._read_skipped()
@@ -290,7 +292,7 @@ class XdfReplay:
                     elif word == EVENT_LOST:
                         count, _, key = rest.partition(" ")
                         # The key in the header is XML text, which is stripped when it is read.
-                        lost[key.strip()] = int(count) if count.isdecimal() else 0
+                        lost[key.strip()] = int(count) if count.isdecimal() and len(count) < 19 else 0
             elif number in self._streams:
                 times, values = self._file.decode(index, synchronised=False)
                 if len(times):

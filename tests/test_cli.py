@@ -350,6 +350,9 @@ def test_a_recording_lies_in_the_study_folder_with_its_description_and_the_next_
         ["--to", "study", "--run", "0"],
         ["--to", "study.edf"],
         ["--to", "record.xdf", "--participant", "P07"],
+        ["--to", "study", "--participant", ""],
+        ["--to", "study", "--task", " "],
+        ["--to", ""],
     ],
 )
 def test_a_record_that_cannot_be_named_so_is_refused_before_anything_is_opened(tmp_path, wrong):

@@ -124,6 +124,16 @@ def test_headers_that_together_claim_more_channels_than_are_believable_cost_noth
         assert "stream 3: 30000 channels are not believable" in finding
 
 
+def test_a_count_of_losses_that_no_number_holds_is_none(tmp_path):
+    with XdfWriter(tmp_path / "a.xdf") as writer:
+        session = writer.add_stream(name="insula", type="Session", channels=["e"], rate=0.0, format="string")
+        eeg = writer.add_stream(name="eeg", type="EEG", channels=["Cz"], rate=10.0, format="float32")
+        writer.write_strings(session, [0.0], ["lost " + "9" * 5000 + " eeg"])
+        writer.write(eeg, [1.0], np.zeros((1, 1), np.float32))
+    with XdfReplay(tmp_path / "a.xdf", speed=np.inf) as replay:
+        assert [item.lost for item in replay.read(0.0) if hasattr(item, "data")] == [0]
+
+
 def test_a_tag_that_is_cut_in_half_keeps_everything_before_it(tmp_path):
     content = xdf(header(), samples([0.0, 1.0], [1, 2])) + b"\x04\x20\x00\x00\x00\x03"
     with opened(tmp_path, content) as file:
