@@ -1,8 +1,8 @@
 """How good a channel was over a window: good, doubtful or bad, and the reason in words.
 
 Several criteria look at the window as the model gets it and at the raw signal before the model's filters; the score is
-that of the worst one. A channel below `models.api.BAD_SCORE` is bad and does not count. Above it a reason makes it
-doubtful: it counts, and what is wrong is said.
+that of the worst one. A channel below `models.api.BAD_SCORE` is bad and does not reach the model, which is given an
+interpolation (`models.interpolation`). Above it a reason makes it doubtful: it counts, and what is wrong is said.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ MISSED = (0.05, 0.2)
 SAME, SAME_SHARE = 0.1, 0.75
 """Two channels are the same signal when in this share of the seconds less than the first share of the one is left (root
 mean square) once the other, times whatever factor, is taken off it: |correlation| above 0.995. The first is tuned on
-half of eegmat's people; in the other half, 0.13 is the least left of any channel."""
+half of eegmat's people; in the other half no channel is called so."""
 COPY = 1e-3
 """With less left than this they are copies: 15 nV of an EEG of 15 uV, which no amplifier is quiet enough for."""
 LEAST_ALIKE = 3

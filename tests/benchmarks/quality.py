@@ -248,6 +248,17 @@ def faults():
             put(whole, lambda x, rng, t: np.repeat(x[:, :1], x.shape[1], 1) + rng.normal(0, 0.3, x.shape)),
             "the same as",
         ),
+        "a copy, times -0.7": ([3, 4], put([3, 4], lambda x, rng, t: x[:, :1] * (1.0, -0.7)), "a copy of"),
+        "one value in five missing": (
+            one,
+            put(one, lambda x, rng, t: np.where((np.arange(len(t)) % 5 == 0)[:, None], np.nan, x)),
+            "^(19|20|21) % missing",
+        ),
+        "50 Hz with half the power of the EEG": (
+            one,
+            put(one, lambda x, rng, t: x + x[:1280].std() * np.sin(2 * np.pi * 50 * t)[:, None]),
+            "50 Hz",
+        ),
         "held: every value twice": (
             whole,
             put(whole, lambda x, rng, t: np.repeat(x[::2], 2, axis=0)[: len(x)]),
