@@ -15,7 +15,7 @@ from scipy import interpolate
 from realtime.beats import BATCH, Beat, BeatDetector
 from realtime.delineation import AFTER, BEFORE, Waves, delineate, qtc
 from realtime.filters import RESTART
-from realtime.hrv import ALIKE, Measure, Variability, without_line
+from realtime.hrv import ALIKE, CORRECTED_SPECTRUM, Measure, Variability, without_line
 
 BREATHING = 0.1, 0.5
 """Hz: 6 to 30 breaths a minute."""
@@ -192,8 +192,21 @@ class Heart:
 
     def measures(self, time: float) -> dict[str, Measure]:
         """All figures at ``time``, by name: those of `realtime.hrv.KINDS`, "breathing" and those of `INTERVALS`."""
-        breath = breathing(self.variability.beats, time)
-        return self.variability.measures(time) | {"breathing": breath} | intervals(self._recent, time)
+        return self.variability.measures(time) | {"breathing": self.breathing(time)} | self.intervals(time)
+
+    def breathing(self, time: float) -> Measure:
+        """Breaths a minute at ``time``, of beats that are clear."""
+        found = breathing(self.variability.beats, time)
+        doubt = self.variability.doubt(time, BREATHING_SECONDS, CORRECTED_SPECTRUM)
+        return replace(found, value=math.nan, reason=doubt) if doubt and not found.reason else found
+
+    def intervals(self, time: float) -> dict[str, Measure]:
+        """Those of `INTERVALS` at ``time``, of beats that are clear."""
+        found = intervals(self._recent, time)
+        doubt = self.variability.doubt(time, found["QRS"].seconds)
+        if not doubt:
+            return found
+        return {name: one if one.reason else replace(one, value=math.nan, reason=doubt) for name, one in found.items()}
 
     def reset(self) -> None:
         """As new."""

@@ -4,12 +4,14 @@ Definitions and units are those of the Task Force of the ESC and NASPE (Circulat
 that is, intervals between normal beats; SD1 and SD2 those of Brennan, Palaniswami and Kamen (IEEE Trans. Biomed. Eng.
 48:1342, 2001). Which beats are not normal is decided from the rhythm as Lipponen and Tarvainen do (J. Med. Eng.
 Technol. 43:173, 2019) and from the shape of the QRS complex. Their intervals are left out, not replaced: what is
-computed has been measured.
+computed has been measured. Beats of which too few in a row are alike are unclear: they count for nothing, and where
+most beats of a window are, nothing is said of it.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -30,6 +32,12 @@ LEAST = 0.02
 """Seconds: a threshold is not lower, so that a heart as regular as a clock is not found to be irregular."""
 ALIKE = 0.7
 """A beat whose QRS agrees less with the average is not a normal one."""
+CLEAR, UPPER = 0.75, 0.65
+"""Of the MEDIAN beats around a beat that is clear, the quantile UPPER of their agreement is at least CLEAR. At least a
+third of a heart's beats are like their average, in bigeminy half of them; of noise, which is taken for beats at its
+peaks, few are. That quantile tells the two apart better than the median does."""
+MOST = 0.5
+"""Of the beats of a window: when more are unclear nothing is said of it, not even the heart rate."""
 EARLY, PAUSE = 0.85, 0.75
 """A beat is premature when its interval is shorter than this share of the usual one or the one before, and than this
 share of the pause that follows. Frequent extrasystoles widen the thresholds above, which are made of all beats, until
@@ -40,12 +48,16 @@ CORRECTED, CORRECTED_SPECTRUM = 0.35, 0.1
 """Of the beats of a window: when more are not normal nothing is said of variability, or of its spectrum."""
 COVERED = 0.6
 """Of a window that its intervals must add up to."""
+AFTER_R, LONGER, STEADY, ALTERNATE = 0.36, 1.25, 0.02, 0.8
+"""Seconds after a beat within which the next may be its T wave, how much longer the intervals beside it then are, how
+much its distance scatters (seconds, standard deviation), and of how many pairs of intervals all this must be true. The
+extrasystoles of a bigeminy come later: they have to wait until the chambers can answer again, after the T wave."""
 LF, HF = (0.04, 0.15), (0.15, 0.40)
 """Hz."""
 
-NORMAL, ECTOPIC, MISSED, EXTRA, UNUSUAL = range(5)
+NORMAL, ECTOPIC, MISSED, EXTRA, UNUSUAL, UNCLEAR = range(6)
 """What an interval is: between normal beats; beside an ectopic beat; over a beat that was missed; beside a beat that is
-none; longer or shorter than the rhythm explains."""
+none; longer or shorter than the rhythm explains; beside a beat that may be none, or whose time is not to be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +127,8 @@ def _renew(ordered, n, leaving, coming):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _usual(values, out):  # type: ignore[no-untyped-def]
-    # Of each value the median of the MEDIAN around it, fewer at the ends.
+def _running(values, share, out):  # type: ignore[no-untyped-def]
+    # Of each value that quantile of the MEDIAN around it, fewer at the ends; NaN does not count.
     n, half = values.shape[0], MEDIAN // 2
     ordered = np.zeros(MEDIAN + 1)
     count = 0
@@ -125,7 +137,7 @@ def _usual(values, out):  # type: ignore[no-untyped-def]
     for i in range(n):
         coming = values[i + half] if i + half < n else np.nan
         count = _renew(ordered, count, values[i - half - 1] if i > half else np.nan, coming)
-        out[i] = _quantile(ordered[:count], 0.5)
+        out[i] = _quantile(ordered[:count], share) if count else np.nan
 
 
 @numba.njit(cache=True)
@@ -148,7 +160,7 @@ def _classify(rr, kinds):  # type: ignore[no-untyped-def]
     change, excess = np.zeros(n), np.zeros(n)
     change_limit, excess_limit = np.zeros(n), np.zeros(n)
     usual = np.zeros(n)
-    _usual(rr, usual)
+    _running(rr, 0.5, usual)
     for i in range(1, n):
         change[i] = rr[i] - rr[i - 1]
     for i in range(n):
@@ -211,13 +223,34 @@ def _premature(intervals: NDArray[np.float64]) -> NDArray[np.bool_]:
     if n < 3:
         return np.zeros(n, np.bool_)
     usual = np.zeros(n)
-    _usual(np.ascontiguousarray(intervals, np.float64), usual)
+    _running(np.ascontiguousarray(intervals, np.float64), 0.5, usual)
     previous = np.concatenate([usual[:1], intervals[:-1]])
     after = np.concatenate([intervals[1:], [0.0]])
     early: NDArray[np.bool_] = (intervals < EARLY * np.maximum(usual, previous)) & (intervals < PAUSE * after)
     # Two intervals that make one usual interval have a beat between them that is none.
     early &= np.minimum(previous, after) + intervals > 1.3 * usual
     return early
+
+
+def _unclear(agreement: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each of the successive beats, whose ``agreement`` (n,) with the average is given, is unclear (n,)."""
+    around = np.zeros(len(agreement))
+    if len(agreement):
+        _running(np.ascontiguousarray(agreement), UPPER, around)
+    return around < CLEAR
+
+
+def _alternate(intervals: NDArray[np.float64]) -> bool:
+    """Whether every second one of the successive RR ``intervals`` (n,) may be that from an R peak to its T wave."""
+    n = len(intervals)
+    if n < 6:
+        return False
+    short = intervals < AFTER_R
+    beside = np.full(n, np.inf)
+    beside[1:] = intervals[:-1]
+    beside[:-1] = np.minimum(beside[:-1], intervals[1:])
+    pairs = short & (beside > LONGER * intervals)
+    return bool(2 * np.count_nonzero(pairs) >= ALTERNATE * n and np.std(intervals[pairs]) < STEADY)
 
 
 def rmssd(changes: NDArray[np.float64]) -> float:
@@ -278,6 +311,8 @@ class _Stretch:
     total: float
     count: int
     corrected: float
+    doubt: str
+    """Why nothing can be said of it, in words."""
     ends: NDArray[np.float64]
     """Of ``nn``."""
     nn: NDArray[np.float64]
@@ -297,6 +332,7 @@ class Variability:
     def __init__(self, seconds: float = 300.0) -> None:
         self.seconds = seconds
         self._beats: list[Beat] = []
+        self._distrusted: list[tuple[float, float, str]] = []
         self._solved: _Solved | None = None
         self._spectrum: tuple[float, float, float, float] | None = None
         self._stretches: dict[tuple[float, float], _Stretch] = {}
@@ -305,17 +341,30 @@ class Variability:
 
     def push(self, beats: Iterable[Beat]) -> None:
         """Take beats in the order of their times."""
-        self._beats += beats
-        if self._beats and self._beats[0].time < self._beats[-1].time - 2 * self.seconds:
-            floor = self._beats[-1].time - 1.5 * self.seconds
-            self._beats = [beat for beat in self._beats if beat.time >= floor]
-        self._solved = None
-        self._spectrum = None
-        self._stretches.clear()
+        for beat in beats:
+            self._beats.append(beat)
+            # After each beat, so that what is kept depends on the beats and not on how many of them come at once: the
+            # thresholds of a beat are made of those around it.
+            if self._beats[0].time < beat.time - 2 * self.seconds:
+                floor = beat.time - 1.5 * self.seconds
+                self._beats = [kept for kept in self._beats if kept.time >= floor]
+                self._distrusted = [kept for kept in self._distrusted if kept[1] >= floor]
+        self._forget()
+
+    def distrust(self, start: float, stop: float, reason: str) -> None:
+        """Beats from ``start`` to ``stop`` do not count: their times are wrong, for the ``reason`` in words."""
+        if self._distrusted and self._distrusted[-1][1] >= start >= self._distrusted[-1][0]:
+            start = self._distrusted.pop()[0]
+        self._distrusted.append((start, stop, reason))
+        self._forget()
 
     def reset(self) -> None:
         """Forget all beats."""
-        self._beats = []
+        self._beats, self._distrusted = [], []
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was computed is of other beats."""
         self._solved = None
         self._spectrum = None
         self._stretches.clear()
@@ -335,17 +384,20 @@ class Variability:
         if self._solved is None:
             times = np.array([beat.time for beat in self._beats])
             starts = np.array([beat.first for beat in self._beats], bool)
-            # An average that most beats disagree with is no average.
-            odd = np.array([beat.agreement < ALIKE for beat in self._beats], bool)
-            if odd.size and odd.mean() > 0.5:
-                odd[:] = False
+            agreement = np.array([beat.agreement for beat in self._beats])
+            odd, unclear = agreement < ALIKE, _unclear(agreement)
+            for start, stop, _ in self._distrusted:
+                unclear |= (times >= start) & (times <= stop)
             whole = np.flatnonzero(~starts[1:]) + 1
             lengths = times[whole] - times[whole - 1]
             odd[whole[_premature(lengths)]] = True
             beside = odd[whole] | odd[whole - 1] | (lengths < PLAUSIBLE[0]) | (lengths > PLAUSIBLE[1])
             kinds = np.full(len(whole), ECTOPIC, np.int64)
             kinds[lengths > PLAUSIBLE[1]] = MISSED
-            kinds[~beside] = classify(lengths[~beside])
+            unclear = unclear[whole] | unclear[whole - 1]
+            kinds[unclear] = UNCLEAR
+            certain = ~(beside | unclear)
+            kinds[certain] = classify(lengths[certain])
             self._solved = times[whole], lengths, kinds, whole
         return self._solved
 
@@ -372,6 +424,8 @@ class Variability:
         if stretch.count < 3 or stretch.total < COVERED * (covered - 2.0):
             return invalid(f"beats were found in {stretch.total:.0f} s of the last {covered:.0f} s only")
         corrected, nn, changes, sums = stretch.corrected, stretch.nn, stretch.changes, stretch.sums
+        if stretch.doubt:
+            return invalid(stretch.doubt)
         if name == "HR":
             rate = 60 * _beats_per_second(ends, lengths, kinds, time, covered)
             return Measure(rate, kind.unit, covered, time, "", corrected)
@@ -402,18 +456,47 @@ class Variability:
             ends, lengths, kinds, numbers = self._solve()
             inside = (ends <= time) & (ends - lengths >= time - covered - 1e-9)
             ends, lengths, kinds, numbers = ends[inside], lengths[inside], kinds[inside], numbers[inside]
+            unclear = kinds == UNCLEAR
+            doubt = ""
+            if np.count_nonzero(unclear) > MOST * len(kinds):
+                doubt = self._why(numbers, time - covered, time)
+            elif _alternate(lengths):
+                doubt = "doubtful: every second beat may be a T wave"
             normal, milliseconds = kinds == NORMAL, 1000 * lengths
             follows = (np.diff(numbers) == 1) & normal[1:] & normal[:-1]
             self._stretches[time, covered] = _Stretch(
                 float(lengths.sum()),
                 len(ends),
                 _share_of_beats(kinds),  # a premature beat spoils two intervals but is one beat
+                doubt,
                 ends[normal],
                 milliseconds[normal],
                 np.diff(milliseconds)[follows],
                 (milliseconds[1:] + milliseconds[:-1])[follows],
             )
         return self._stretches[time, covered]
+
+    def _why(self, numbers: NDArray[np.int64], start: float, stop: float) -> str:
+        """Why most of the beats of that window, at the places ``numbers``, are unclear."""
+        for begin, end, reason in reversed(self._distrusted):
+            if begin < stop and end > start:
+                return reason
+        agreement = [value for n in numbers.tolist() if math.isfinite(value := self._beats[n].agreement)]
+        middle = max(0.0, statistics.median(agreement or [0.0]))
+        return f"beats agree by {middle:.2f} only: noise, or no heart"
+
+    def doubt(self, time: float, seconds: float, most: float = MOST) -> str:
+        """Why nothing can be said of the ``seconds`` before ``time``, in words; "" when something can.
+
+        That is so when more than the share ``most`` of its beats are unclear.
+        """
+        ends, lengths, kinds, _ = self._solve()
+        inside = (ends <= time) & (ends - lengths >= time - seconds - 1e-9)
+        stretch = self._stretch(time, seconds)
+        share = float(np.mean(kinds[inside] == UNCLEAR)) if inside.any() else 0.0
+        if not stretch.doubt and share > most:
+            return f"{share:.0%} of the beats of the last {seconds:.0f} s are not clear"
+        return stretch.doubt
 
     def _powers(
         self, time: float, seconds: float, ends: NDArray[np.float64], nn: NDArray[np.float64]
@@ -439,6 +522,6 @@ def _beats_per_second(
 def _share_of_beats(kinds: NDArray[np.int64]) -> float:
     spoilt = sum(
         np.count_nonzero(kinds == kind) / (2 if kind in (ECTOPIC, EXTRA) else 1)
-        for kind in (ECTOPIC, MISSED, EXTRA, UNUSUAL)
+        for kind in (ECTOPIC, MISSED, EXTRA, UNUSUAL, UNCLEAR)
     )
     return float(spoilt / max(1, len(kinds)))

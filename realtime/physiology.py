@@ -21,9 +21,10 @@ from devices.api import Chunk, StreamInfo, unit_name
 from models.api import InputSpec, WindowSpec
 from models.electrodes import is_electrode
 from realtime.api import BANDS, Beats, Body, Brain, Figure
-from realtime.bandpower import HOP, RESUME, BandPower, Rhythms
+from realtime.bandpower import HOP, RESUME, BandPower, Pace, Rhythms
 from realtime.beats import Beat
 from realtime.delineation import Waves
+from realtime.filters import RESTART
 from realtime.heart import Heart
 from realtime.hrv import NORMAL
 from realtime.intake import CONFIRMED, Intake
@@ -62,6 +63,7 @@ class _HeartPart:
         self.remark = "" if self._scale else f"{_unit_trouble(stream)}: taken as µV to find beats, no amplitudes"
         self._heart = Heart(stream.rate)
         self._intake = Intake(stream.rate, BATCH - CONFIRMED)
+        self._pace = Pace(stream.rate)
         self._next: int | None = None
         self._decided = -math.inf
 
@@ -85,6 +87,7 @@ class _HeartPart:
                 later = np.flatnonzero(stamps[begin:] >= self._next * HOP)
                 stop = begin + int(later[0]) if len(later) else len(stamps)
                 if stop > begin:
+                    self._follow(stamps[begin:stop], marks[begin:stop])
                     found, waves = self._heart.push(stamps[begin:stop], samples[begin:stop], marks[begin:stop])
                     if found or waves:
                         beats.append(self._told(found, waves))
@@ -92,6 +95,17 @@ class _HeartPart:
                     reports += self._due(float(stamps[stop]))
                 begin = stop
         return beats, reports
+
+    def _follow(self, stamps: NDArray[np.float64], marks: NDArray[np.uint8]) -> None:
+        begin = 0
+        for at in np.flatnonzero(marks).tolist():
+            self._pace.write(stamps[begin:at])
+            if marks[at] == RESTART:
+                self._pace.clear()
+            else:
+                self._pace.write(self._pace.between(float(stamps[at])), absent=True)
+            begin = at
+        self._pace.write(stamps[begin:])
 
     def _told(self, beats: Sequence[Beat], waves: Sequence[tuple[Beat, Waves]]) -> Beats:
         amplitudes = [beat.amplitude if self._scale else math.nan for beat in beats]
@@ -115,8 +129,14 @@ class _HeartPart:
         return reports
 
     def _report(self, time: float, settled: int = SETTLED) -> _HeartReport:
+        fault = self._pace.fault()
+        if fault:
+            fault = f"ECG: {fault}"
+            self._heart.variability.distrust(self._pace.first, time, fault)
         figures = {
-            name: Figure(one.value, one.unit, one.seconds, one.reason, one.corrected, one.beats)
+            name: Figure(
+                math.nan if fault else one.value, one.unit, one.seconds, fault or one.reason, one.corrected, one.beats
+            )
             for name, one in self._heart.measures(time).items()
         }
         return _HeartReport(figures, self._intervals(settled))
@@ -155,6 +175,7 @@ class _HeartPart:
     def reset(self) -> None:
         self._heart.reset()
         self._intake.reset()
+        self._pace.clear()
         self._next = None
         self._decided = -math.inf
 

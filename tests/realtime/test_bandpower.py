@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from devices.api import Chunk, StreamInfo
 from realtime import bandpower
-from realtime.bandpower import BANDS, BandPower
+from realtime.bandpower import BANDS, BandPower, Pace
+from realtime.intake import Intake
 from realtime.rereference import average, bipolar
 
 CHANNELS = ("Fp1", "F3", "F4", "O1")
@@ -189,6 +190,31 @@ def test_a_flat_channel_has_no_rhythm():
     samples = pink(6)
     samples[:, 0] = 12.5
     assert reports(samples)[-1].invalid == ("flat", "", "", "")
+
+
+@pytest.mark.parametrize(
+    ("true", "fault"),
+    [
+        (250.0, ""),
+        (245.0, ""),
+        (230.0, "took"),
+        (200.0, "took"),
+        (125.0, "2.0 s of samples took 4.0 s: not the 250 Hz it says"),
+        (270.0, "came in"),
+    ],
+)
+def test_the_pace_of_a_stream_is_told_from_its_smoothed_stamps_and_the_holes_between_them(true, fault):
+    intake, pace = Intake(250.0, 4096), Pace(250.0)
+    times = np.arange(round(12 * true)) / true
+    _, marks, stamps = intake.admit(times, np.zeros((len(times), 1), np.float32), 0)
+    for at in range(len(stamps)):
+        if marks[at]:
+            pace.write(pace.between(stamps[at]), absent=True)
+        pace.write(stamps[at : at + 1])
+    assert fault in pace.fault()
+    assert bool(pace.fault()) == bool(fault)
+    pace.clear()
+    assert (pace.fault(), pace.written) == ("", 0)
 
 
 @pytest.mark.parametrize("true", [125.0, 220.0, 500.0])

@@ -91,6 +91,72 @@ def test_the_rhythm_of_breathing_is_that_of_scipys_periodogram():
     np.testing.assert_allclose(power, theirs[1][inside], rtol=1e-9, atol=1e-9 * theirs[1].max())
 
 
+def noise(kind, seconds=180.0, rate=130.0):
+    """Times and samples (n,) uV of a lead that sees no heart."""
+    random = np.random.default_rng(0)
+    n = round(seconds * rate)
+    white = random.standard_normal(n)
+    band = signal.butter(2, (1, 40), "bandpass", fs=rate, output="sos")
+    samples = {
+        "loud": 400 * white,
+        "soft": 60 * white,
+        "walk": np.cumsum(30 * white),
+        "band": 200 * signal.sosfilt(band, white),
+    }[kind]
+    return np.arange(n) / rate, samples
+
+
+@pytest.mark.parametrize("kind", ["loud", "soft", "walk", "band"])
+def test_noise_has_no_heart_rate_no_variability_no_breathing_and_says_why(kind):
+    times, samples = noise(kind)
+    heart, given, reasons = Heart(130.0), 0, set()
+    for second in range(180):
+        part = slice(round(second * 130), round((second + 1) * 130))
+        heart.push(times[part], samples[part])
+        measures = heart.measures(second + 1.0)
+        given += math.isfinite(measures["HR"].value)
+        assert [name for name, one in measures.items() if name != "HR" and not one.reason] == []
+        reasons.add(measures["HR"].reason)
+    assert given <= 0.03 * 180
+    assert any("only: noise, or no heart" in reason for reason in reasons)
+
+
+def test_breathing_is_not_read_from_a_minute_with_beats_that_are_not_clear():
+    times, samples, _ = lead(200.0)
+    disturbed = (times > 1150) & (times < 1170)
+    samples[disturbed] += 1500 * np.random.default_rng(3).standard_normal(np.count_nonzero(disturbed))
+    heart = Heart(RATE)
+    heart.push(times, samples)
+    assert not heart.breathing(1145.0).reason
+    assert math.isnan(heart.breathing(1180.0).value)
+    assert heart.breathing(1180.0).reason
+
+
+def test_intervals_are_not_given_where_the_beats_behind_them_do_not_count():
+    times, samples, _ = lead(60.0)
+    heart = Heart(RATE)
+    heart.push(times, samples)
+    assert not heart.intervals(1059.0)["QRS"].reason
+    heart.variability.distrust(1000.0, 1059.0, "its times are wrong")
+    assert {one.reason for one in heart.intervals(1059.0).values()} == {"its times are wrong"}
+    assert {name: one.value for name, one in heart.intervals(1059.0).items() if not math.isnan(one.value)} == {}
+    assert heart.breathing(1059.0).reason
+
+
+@pytest.mark.parametrize(("height", "doubtful"), [(1000.0, False), (1500.0, True)])
+def test_a_peaked_t_wave_larger_than_r_does_not_double_the_heart_rate_in_silence(height, doubtful):
+    times, samples, beats = lead(40.0)
+    for beat in beats:
+        samples += height * np.exp(-0.5 * ((times - beat - 0.28) / 0.025) ** 2)
+    heart = Heart(RATE)
+    heart.push(times, samples)
+    found = heart.measures(1038.0)["HR"]
+    if doubtful:
+        assert found.reason == "doubtful: every second beat may be a T wave"
+    else:
+        assert found.value == pytest.approx(60 / 0.9, rel=0.05)
+
+
 def test_breathing_needs_a_minute_without_gaps():
     heart = Heart(RATE)
     heart.push(*lead(30.0)[:2])

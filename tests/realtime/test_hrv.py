@@ -12,7 +12,20 @@ from scipy import signal
 
 from realtime import hrv
 from realtime.beats import Beat
-from realtime.hrv import ECTOPIC, EXTRA, HF, KINDS, LF, MISSED, NORMAL, Variability, classify, lomb, without_line
+from realtime.hrv import (
+    ECTOPIC,
+    EXTRA,
+    HF,
+    KINDS,
+    LF,
+    MISSED,
+    NORMAL,
+    UNCLEAR,
+    Variability,
+    classify,
+    lomb,
+    without_line,
+)
 
 
 def beats_at(times, agreement=None, firsts=(0,)):
@@ -120,7 +133,7 @@ def test_thresholds_and_usual_intervals_are_quantiles_of_the_beats_around(millis
     rr = np.array([value // 10**ties * 10**ties for value in milliseconds]) / 1000 + 0.25
     changes, limits, usual = np.diff(rr, prepend=rr[:1]), np.zeros(len(rr)), np.zeros(len(rr))
     hrv._threshold(changes, limits)
-    hrv._usual(rr, usual)
+    hrv._running(rr, 0.5, usual)
     for i in range(len(rr)):
         near = np.abs(changes[max(0, i - 45) : i + 46])
         low, high = np.percentile(near, [25, 75])
@@ -206,16 +219,138 @@ def test_no_interval_is_counted_across_a_gap():
     assert len(ends) == np.count_nonzero(~gap) - 2
 
 
+def told(keeper, now):
+    """Everything that is said of a moment, to the last bit."""
+    return [(name, repr(one.value), one.reason, one.corrected) for name, one in keeper.measures(now).items()]
+
+
+@pytest.mark.parametrize("alike", [0.9, 0.5])
+@pytest.mark.parametrize("grouped", [1.0, 10.0])
+def test_what_is_said_does_not_depend_on_how_many_beats_come_at_once_however_long_it_lasts(alike, grouped):
+    random = np.random.default_rng(0)
+    times = np.cumsum(np.clip(0.45 + 0.05 * random.standard_normal(3600), 0.3, 2.0))
+    beats = beats_at(times, agreement=np.where(np.arange(len(times)) % 2, 0.95, alike))
+    single, several = Variability(), Variability()
+    begin = 0
+    for now in np.arange(grouped, times[-1], grouped):
+        stop = int(times.searchsorted(now))
+        for beat in beats[begin:stop]:
+            single.push([beat])
+        several.push(beats[begin:stop])
+        begin = stop
+        if now > 580 and now % 20 == 0:
+            assert told(single, float(now)) == told(several, float(now))
+    assert now > 1500
+    assert single.beats == several.beats
+    assert len(single.beats) < 1500
+
+
 def test_what_is_said_of_a_moment_does_not_change_with_what_was_forgotten():
     times = resting(2000)
     whole, piecewise = Variability(), Variability()
-    whole.push(beats_at(times)[-800:])
     for beat in beats_at(times):
         piecewise.push([beat])
+    whole.push(piecewise.beats)
     now = float(times[-1])
+    assert told(piecewise, now) == told(whole, now)
+    assert len(piecewise.beats) < 800
+    whole.push([])
+    fewer = Variability()
+    fewer.push(beats_at(times)[-500:])
     for name in KINDS:
-        assert piecewise.measure(name, now).value == pytest.approx(whole.measure(name, now).value, rel=1e-9)
-    assert len(piecewise._beats) < 800
+        assert fewer.measure(name, now).value == pytest.approx(whole.measure(name, now).value, rel=1e-9)
+
+
+def test_beats_that_are_not_alike_are_noise_and_nothing_is_said_of_them():
+    times = resting(320.0)
+    agreement = np.random.default_rng(0).normal(0.47, 0.15, len(times))
+    keeper = variability(times, agreement=agreement)
+    for name, measure in keeper.measures(310.0).items():
+        assert math.isnan(measure.value), name
+        assert measure.reason.startswith("beats agree by 0.4")
+        assert measure.reason.endswith("only: noise, or no heart")
+    assert set(keeper.intervals()[2]) == {UNCLEAR}
+
+
+def test_every_second_beat_an_extrasystole_of_another_shape_is_no_noise():
+    times = resting(320.0)
+    keeper = variability(times, agreement=np.where(np.arange(len(times)) % 2, 0.2, 0.95))
+    assert UNCLEAR not in keeper.intervals()[2]
+    assert keeper.measure("HR", 310.0).value == pytest.approx(60 / 0.9, rel=0.05)
+    assert "are not normal or not certain" in keeper.measure("RMSSD", 310.0).reason
+
+
+def test_a_stretch_of_noise_does_not_enter_what_is_said_of_the_beats_around_it():
+    times = resting(320.0)
+    truth = variability(times).measure("RMSSD", 315.0, 300.0).value
+    noise = (times > 150) & (times < 180)
+    disturbed = times + noise * np.random.default_rng(1).uniform(-0.3, 0.3, len(times))
+    keeper = variability(np.sort(disturbed), agreement=np.where(noise, 0.45, 0.96))
+    found = keeper.measure("RMSSD", 315.0, 300.0)
+    assert found.value == pytest.approx(truth, rel=0.1)
+    assert 0.08 < found.corrected < 0.15
+    assert "beats agree by 0.45 only" in keeper.measure("HR", 170.0).reason
+    assert not keeper.measure("HR", 200.0).reason
+    assert "beats agree by 0.45 only" in keeper.doubt(175.0, 20.0)
+    assert keeper.doubt(200.0, 60.0) == ""
+    assert "of the beats of the last 60 s are not clear" in keeper.doubt(200.0, 60.0, 0.1)
+
+
+def test_odd_beats_are_left_out_whatever_the_minutes_before_were_like():
+    times = resting(320.0)
+    agreement = np.where(times < 240, np.where(np.arange(len(times)) % 5 < 3, 0.3, 0.95), 0.95)
+    odd = np.flatnonzero(times > 250)[5:65:10]
+    agreement[odd] = 0.3
+    ends, _, kinds = variability(times, agreement=agreement).intervals()
+    beside = np.isin(ends, times[[*odd, *(odd + 1)]])
+    assert set(kinds[beside]) == {ECTOPIC}
+    assert np.mean(kinds[(ends > 250) & ~beside] == NORMAL) > 0.8
+
+
+def test_the_spectrum_needs_more_normal_beats_than_rmssd():
+    times = resting(320.0)
+    keeper = variability(times, agreement=np.where(np.arange(len(times)) % 5, 0.95, 0.2))
+    assert not keeper.measure("RMSSD", 310.0).reason
+    for name in ("LF", "HF", "LF/HF"):
+        assert keeper.measure(name, 310.0).reason.endswith(
+            "of the beats of the last 300 s are not normal or not certain"
+        )
+
+
+@pytest.mark.parametrize(("interval", "kind"), [(0.2, ECTOPIC), (4.0, MISSED)])
+def test_intervals_that_no_heart_has_are_not_normal_however_regular(interval, kind):
+    kinds = variability(np.arange(0.0, 80 * interval, interval)).intervals()[2]
+    assert set(kinds) == {kind}
+
+
+def test_beats_at_times_that_are_wrong_do_not_count_and_the_reason_is_told():
+    times = resting(320.0)
+    keeper = variability(times)
+    truth = keeper.measure("RMSSD", 310.0).value
+    for second in range(100, 140):
+        keeper.distrust(second - 4.0, float(second), "ECG: not the 500 Hz it says")
+    assert keeper.measure("HR", 135.0).reason == "ECG: not the 500 Hz it says"
+    assert keeper.measure("RMSSD", 140.0).reason == "ECG: not the 500 Hz it says"
+    ends, lengths, kinds = keeper.intervals()
+    wrong = (ends >= 96) & (ends - lengths <= 139)
+    assert set(kinds[wrong]) == {UNCLEAR}
+    assert np.count_nonzero(kinds[~wrong]) <= 1
+    assert keeper.measure("RMSSD", 310.0).value == truth
+    keeper.reset()
+    keeper.push(beats_at(times))
+    assert not keeper.intervals()[2].any()
+
+
+def test_an_r_peak_and_its_t_wave_taken_for_two_beats_are_said_to_be_doubtful():
+    times = resting(320.0)
+    doubled = np.sort(np.concatenate([times, times + 0.28]))
+    keeper = variability(doubled)
+    for name in KINDS:
+        assert keeper.measure(name, 310.0).reason == "doubtful: every second beat may be a T wave"
+    bigeminy = np.sort(np.concatenate([times[::2], times[::2] + 0.5]))
+    assert not variability(bigeminy).measure("HR", 310.0).reason
+    fast = np.cumsum(np.full(1000, 0.32))
+    assert variability(fast).measure("HR", 310.0).value == pytest.approx(60 / 0.32)
 
 
 def test_after_reset_nothing_is_known():

@@ -19,6 +19,8 @@ from realtime.sources import choose
 CAP = StreamInfo(key="cap", kind="eeg", channels=("F3", "F4", "Cz", "AUX"), rate=250.0, unit="uV")
 STRAP = StreamInfo(key="strap", kind="ecg", channels=("ECG",), rate=130.0, unit="uV")
 SECONDS = 70.0
+FORGOTTEN = 1000
+"""Seconds of a recording of which the first beats are forgotten, after 600 s."""
 START = 500.3
 
 
@@ -254,6 +256,71 @@ def test_a_stream_that_cannot_have_rhythms_is_refused_in_words(changes, words):
     bodies, _ = run(physiology, merged(cut(STRAP, ecg(6), [73])))
     assert words in bodies[-2].brains[0].reason
     assert math.isnan(value(bodies[-2], "alpha"))
+
+
+def beating(seconds, true):
+    """One lead that runs at ``true`` Hz, chunks of a tenth of a second with a stamp of its own for every sample."""
+    samples = ecg(seconds, true)
+    times = START + np.arange(len(samples)) / true
+    step = round(true / 10)
+    return [(times[a : a + step], samples[a : a + step].astype(np.float32)) for a in range(0, len(times), step)]
+
+
+@pytest.mark.parametrize(
+    ("true", "said"), [(250.0, 500.0), (120.0, 130.0), (110.0, 130.0), (65.0, 130.0), (140.0, 130.0), (500.0, 250.0)]
+)
+def test_a_strap_that_does_not_run_at_the_rate_it_says_has_no_figures_and_says_why(true, said):
+    stream = StreamInfo(key="strap", kind="ecg", channels=("ECG",), rate=said, unit="uV")
+    chunks = [Chunk("strap", times, samples) for times, samples in beating(75.0, true)]
+    bodies, beats = run(Physiology([stream]), chunks)
+    assert beats
+    later = bodies[12:-1]
+    assert len(later) > 50
+    for body in later:
+        assert f"not the {said:g} Hz it says" in body.heart["HR"].reason
+        assert [name for name, one in body.heart.items() if not one.reason] == []
+    assert not np.concatenate([body.intervals for body in later])[:, 2].any()
+
+
+def test_a_small_error_of_the_rate_costs_nothing_and_a_wrong_one_counts_until_it_is_over():
+    def fed(trues):
+        physiology, found, start = Physiology([STRAP]), [], START
+        for true in trues:
+            for times, samples in beating(75.0, true):
+                found += physiology.push(Chunk("strap", times - START + start, samples))
+            start += 75.0
+        return [update for update in found if isinstance(update, Body)]
+
+    assert value(fed([130.05])[-1], "rmssd") == pytest.approx(40 / math.sqrt(2), rel=0.08)
+    bodies = fed([120.0, 130.0])
+    assert "not the 130 Hz it says" in bodies[70].heart["HR"].reason
+    assert np.isfinite(value(bodies[95], "hr"))
+    assert "not the 130 Hz it says" in bodies[90].heart["RMSSD"].reason
+    assert value(bodies[-1], "rmssd") == pytest.approx(40 / math.sqrt(2), rel=0.2)
+
+
+def test_packets_that_are_lost_are_no_wrong_rate():
+    random = np.random.default_rng(3)
+    samples, lost, chunks = ecg(75.0), 0, []
+    for a in range(0, len(samples), 8):
+        if random.random() < 0.08:
+            lost += 8
+            continue
+        times = START + np.arange(a, min(a + 8, len(samples))) / 130
+        chunks.append(Chunk("strap", times, samples[a : a + 8].astype(np.float32), lost))
+        lost = 0
+    bodies, _ = run(Physiology([STRAP]), chunks)
+    assert all(np.isfinite(value(body, "hr")) for body in bodies[12:])
+
+
+def test_a_long_recording_cut_as_a_strap_cuts_it_or_whole_is_the_same_to_the_last_bit(shared_data):
+    with np.load(shared_data / "mitdb" / "mitdb_36_records_130hz_int16_5uV.npz") as records:
+        samples = records["119_uV"][: 130 * FORGOTTEN, None] * float(records["scale_uV"])
+    stream = StreamInfo(key="strap", kind="ecg", channels=("ECG",), rate=130.0, unit="uV")
+    cuts = ([len(samples)], [73])
+    whole, pieces = (bits(run(Physiology([stream]), merged(cut(stream, samples, sizes)))[0]) for sizes in cuts)
+    assert len(whole) > FORGOTTEN - 5
+    assert [a[0] for a, b in zip(whole, pieces, strict=True) if a != b] == []
 
 
 def test_an_ecg_at_a_rate_without_r_peaks_is_refused_in_words():
