@@ -197,7 +197,7 @@ class Session:
         self._body_kept = -math.inf
         self._skips: deque[float] = deque()
         self._spent: deque[tuple[float, str, float]] = deque()
-        self._following: tuple[str, float] | None = None
+        self._busy_with: tuple[str, float] | None = None
 
     @property
     def windower(self) -> Windower:
@@ -605,6 +605,8 @@ class Session:
         self._skipped += 1
         if self._live:
             self._skips.append(time.monotonic())
+            while self._skips[0] < self._skips[-1] - PACE_OVER:
+                self._skips.popleft()
         self._keep("skipped", Skipped(t_end))
 
     def _start_over(self) -> None:
@@ -642,9 +644,9 @@ class Session:
                     self._model.reset()
                 continue
             taken = self._clock() if self._live else math.nan
-            since = time.monotonic()
+            self._busy_with = "model", time.monotonic()
             estimate = self._ask(cut.window)
-            self._spent.append((time.monotonic(), "model", time.monotonic() - since))
+            self._spend()
             if self._live:
                 done = self._clock()
                 parts = {"cut": cut.at - cut.newest, "wait": taken - cut.at, "model": done - taken}
@@ -656,22 +658,27 @@ class Session:
                 newest_kept = estimate.t_end
                 self._entry(estimate)
             for name, follower in self._follow.items():
-                since = time.monotonic()
-                self._following = name, since
+                self._busy_with = name, time.monotonic()
                 self._tell(name, follower, estimate, "estimates")
-                self._following = None
-                self._spent.append((time.monotonic(), name, time.monotonic() - since))
-            while self._spent[0][0] < time.monotonic() - PACE_OVER:
-                self._spent.popleft()
+                self._spend()
+
+    def _spend(self) -> None:
+        now = time.monotonic()
+        if self._busy_with is not None:
+            name, since = self._busy_with
+            self._spent.append((now, name, now - since))
+        self._busy_with = None
+        while self._spent and self._spent[0][0] < now - PACE_OVER:
+            self._spent.popleft()
 
     def _slowest(self, wall: float) -> str:
         """What has cost the model thread most of late: the model, or one that follows its estimates."""
-        spent: Counter[str] = Counter()
+        spent = {"model": 0.0}
         for _, name, seconds in tuple(self._spent):
-            spent[name] += math.ceil(seconds * 1e6)
-        if (following := self._following) is not None:
-            spent[following[0]] += math.ceil((wall - following[1]) * 1e6)
-        return spent.most_common(1)[0][0] if spent else "model"
+            spent[name] = spent.get(name, 0.0) + seconds
+        if (busy := self._busy_with) is not None:
+            spent[busy[0]] = spent.get(busy[0], 0.0) + wall - busy[1]
+        return max(spent, key=lambda name: spent[name])
 
     def _ask(self, window: Window) -> Estimate:
         """The model's estimate; a withheld one when the model fails: signals and record are worth going on for."""
@@ -879,14 +886,11 @@ class Session:
             self._silent = silences(wall, self._began, arrived, {key: pace.pause for key, pace in self._paces.items()})
         # Once it has been stopped, as it was: nobody reads the sources any more.
         found |= {f"silent {key}": text for key, text in self._silent.items()}
-        while self._skips and self._skips[0] < wall - PACE_OVER:
-            self._skips.popleft()
-        if len(self._skips) > max(2, SKIPPED_MOST * PACE_OVER / self._windower.spec.hop):
-            found["pace"] = (
-                f"{self._slowest(wall)}: too slow, it skipped {len(self._skips)} windows in the last {PACE_OVER:.0f} s"
-            )
-        if (following := self._following) is not None and wall - following[1] > SLOW_FOLLOWER:
-            found["follower"] = f"{following[0]}: no answer for {wall - following[1]:.1f} s; estimates wait for it"
+        skips = sum(at >= wall - PACE_OVER for at in tuple(self._skips))
+        if skips > max(2, SKIPPED_MOST * PACE_OVER / self._windower.spec.hop):
+            found["pace"] = f"{self._slowest(wall)}: too slow, it skipped {skips} windows in the last {PACE_OVER:.0f} s"
+        if (busy := self._busy_with) is not None and busy[0] in self._follow and wall - busy[1] > SLOW_FOLLOWER:
+            found["follower"] = f"{busy[0]}: no answer for {wall - busy[1]:.1f} s; estimates wait for it"
         if given_up := self._inbox.given_up:
             found["inbox"] = f"held up for too long: {given_up} samples that had arrived are lost"
         if self._recording is not None:
