@@ -336,8 +336,9 @@ def describe_sources(session: Session, console: Console) -> None:
 
     if session.card is None:
         for info in session.streams:
-            rate = f"{len(info.channels)} channels, {info.rate:g} Hz" if info.rate else "events"
-            console.print(f"{info.key}: {info.name}, {rate}")
+            rate = f"{info.rate:g} Hz" if info.rate else "no rate"
+            what = f"{len(info.channels)} channels, {rate}" if info.numeric else "events"
+            console.print(f"{info.key}: {info.name}, {what}")
         return
     for picked in session.windower.picked.values():
         console.print(f"{picked.kind.upper():<4} {picked.why}")

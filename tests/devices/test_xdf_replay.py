@@ -844,8 +844,15 @@ def test_a_file_that_is_not_there_is_said_with_its_path(tmp_path, rest):
     assert "?loop" not in str(refused.value)
 
 
-def test_files_are_not_looked_for():
-    assert discover("xdf", 0.1) == []
+def test_recordings_of_the_current_folder_are_found_and_without_one_it_is_said_how_to_open_another(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (nothing,) = discover("xdf", 0.1)
+    assert "none in this folder" in nothing.what
+    for name in ("b.xdf", "a.xdf", "c.txt"):
+        (tmp_path / name).write_bytes(b"XDF:")
+    assert [found.address for found in discover("xdf", 0.1)] == ["xdf:a.xdf", "xdf:b.xdf"]
 
 
 # -- words of later versions -----------------------------------------------------------------------------------------
