@@ -430,7 +430,7 @@ class Variability:
             rate = 60 * _beats_per_second(ends, lengths, kinds, time, covered)
             return Measure(rate, kind.unit, covered, time, "", corrected)
         if corrected > (CORRECTED_SPECTRUM if name in ("LF", "HF", "LF/HF") else CORRECTED):
-            return invalid(f"{corrected:.0%} of the beats of the last {covered:.0f} s are not normal or not certain")
+            return invalid(f"{corrected:.0%} of the beats of {covered:.0f} s are unclear or not normal")
         if len(changes) < 10:
             return invalid(f"{len(changes)} pairs of normal intervals in the last {covered:.0f} s, {name} needs 10")
         if name == "RMSSD":

@@ -13,15 +13,19 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from gui import look, plots
-from realtime.api import BANDS, Body, Brain, Cleared, Command, Figure, Hello, Update
+from gui.panels.quality import grade
+from models.api import Verdict
+from realtime.api import BANDS, Body, Brain, Cleared, Command, Estimated, Figure, Hello, Update
 
 SHOWN = 120.0
 """Seconds of RR intervals on the screen."""
 KEPT = 600
 """RR intervals kept: more than SHOWN seconds of any heart."""
-VARIABILITY = {
+FIGURES = {
     "RMSSD": "How much the RR interval changes from beat to beat",
     "SDNN": "How much the RR intervals of the window differ",
+    "LF/HF": "Waves of the RR interval of 0.04 to 0.15 Hz over those of 0.15 to 0.4 Hz, as power",
+    "breathing": "Breaths a minute, given where the height of the R waves and the RR intervals say the same",
 }
 INTERVALS = {
     "PR": "From the begin of P to the begin of QRS",
@@ -29,8 +33,9 @@ INTERVALS = {
     "QT": "From the begin of QRS to the end of T",
     "QTc": "QT divided by the cube root of the RR interval in seconds (Fridericia)",
 }
-FURTHER = ("LF/HF", "breathing")
-HEIGHT = 196
+HEIGHT = 240
+WIDTH = 312
+"""Of the heart's part: window and share of beats left out stand beside each value, in one line."""
 
 
 def written(figure: Figure) -> str:
@@ -40,9 +45,11 @@ def written(figure: Figure) -> str:
 
 
 def behind(figure: Figure) -> str:
-    """What stands behind a value."""
+    """What stands behind a value: its window, and the share of its beats that were left out."""
+    if figure.unit == "/min":
+        return f"last {figure.seconds:.0f} s"  # breathing is read from all beats
     left_out = f"{100 * figure.corrected:.0f} %" if figure.corrected >= 0.005 or not figure.corrected else "<1 %"
-    return f"last {figure.seconds:.0f} s, {left_out} of beats left out"
+    return f"last {figure.seconds:.0f} s, {left_out} left out"
 
 
 class Panel(look.Card):
@@ -61,8 +68,10 @@ class Panel(look.Card):
         left.setContentsMargins(0, 0, 0, 0)
         left.setSpacing(2)
         heading = QHBoxLayout()
+        heading.setSpacing(8)
         heading.addWidget(look.label("Heart", "heading"))
-        heading.addStretch(1)
+        self.quality = look.label("", "muted", shrink=True)
+        heading.addWidget(self.quality, 1)
         self.interval_beats = look.label("", "muted")
         heading.addWidget(self.interval_beats)
         left.addLayout(heading)
@@ -92,22 +101,24 @@ class Panel(look.Card):
         self.grid = QGridLayout()
         self.grid.setHorizontalSpacing(8)
         self.grid.setVerticalSpacing(0)
-        self.grid.setColumnStretch(1, 1)
+        self.grid.setColumnStretch(2, 1)
         self.values: dict[str, tuple[QLabel, QLabel]] = {}
-        for row, (name, meaning) in enumerate(VARIABILITY.items()):
+        # Of the same width whatever stands in it, or the words beside it would be wrapped anew at every change.
+        widest = look.label("–", "heading").fontMetrics().horizontalAdvance("000 ms")
+        self.grid.setColumnMinimumWidth(1, widest)
+        top_left = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop
+        for row, (name, meaning) in enumerate(FIGURES.items()):
             title, value, about = look.label(name), look.label("–", "heading"), look.label("", "muted", wrap=True)
             title.setToolTip(meaning)
-            self.grid.addWidget(title, 2 * row, 0)
-            self.grid.addWidget(value, 2 * row, 1)
-            self.grid.addWidget(about, 2 * row + 1, 0, 1, 2)
+            self.grid.addWidget(title, row, 0, top_left)
+            self.grid.addWidget(value, row, 1, top_left)
+            self.grid.addWidget(about, row, 2)
             self.values[name] = value, about
         left.addLayout(self.grid)
-        self.further = look.label("", "muted", shrink=True)
-        left.addWidget(self.further)
         self.note = look.label("", "muted", wrap=True)
         left.addWidget(self.note)
         left.addStretch(1)
-        self.heart.setFixedWidth(248)
+        self.heart.setFixedWidth(WIDTH)
         across.addWidget(self.heart)
 
         self.area = plots.layout()
@@ -123,7 +134,7 @@ class Panel(look.Card):
             self.plot.addItem(item, ignoreBounds=True)
         middle = QVBoxLayout()
         middle.setSpacing(2)
-        self.interval_title = look.label("Time between beats (RR), ms", "heading", shrink=True)
+        self.interval_title = look.label("RR intervals, ms", "heading", shrink=True)
         middle.addWidget(self.interval_title)
         middle.addWidget(self.area, 1)
         self.left_out = look.label("", "muted", shrink=True)
@@ -132,14 +143,14 @@ class Panel(look.Card):
         self.intervals_box.setObjectName("bare")
         middle.setContentsMargins(0, 0, 0, 0)
         self.intervals_box.setLayout(middle)
-        across.addWidget(self.intervals_box, 3)
+        across.addWidget(self.intervals_box, 4)
 
         self.brain = QWidget()
         self.brain.setObjectName("bare")
         right = QVBoxLayout(self.brain)
         right.setContentsMargins(0, 0, 0, 0)
         right.setSpacing(2)
-        right.addWidget(look.label("Brain rhythms: share of power", "heading", shrink=True))
+        right.addWidget(look.label("Rhythms: share of power", "heading", shrink=True))
         self.bar_area = plots.layout()
         self.bar_plot = self.bar_area.addPlot()
         plots.prepare(self.bar_plot)
@@ -163,10 +174,11 @@ class Panel(look.Card):
         self.source = look.label("", "muted", shrink=True)
         right.addWidget(self.rhythms)
         right.addWidget(self.source)
-        across.addWidget(self.brain, 3)
+        across.addWidget(self.brain, 5)
 
         self.start = 0.0
         self.newest: Body | None = None
+        self.verdict: Verdict | None = None
         self.brains: tuple[Brain, ...] = ()
         self.intervals: deque[tuple[float, float, bool]] = deque(maxlen=KEPT)
         self.ceiling = 100.0
@@ -186,6 +198,8 @@ class Panel(look.Card):
                     self.intervals.clear()  # the clock was set back
                 for time, seconds, normal in update.intervals.tolist():
                     self.intervals.append((time - self.start, 1000 * seconds, bool(normal)))
+            case Estimated(quality=quality):
+                self.verdict = min(quality.get("ecg", ()), key=lambda one: one.score, default=None)
             case Cleared():
                 self.forget()
             case _:
@@ -194,6 +208,7 @@ class Panel(look.Card):
 
     def forget(self) -> None:
         self.newest = None
+        self.verdict = None
         self.brains = ()
         self.intervals.clear()
 
@@ -214,6 +229,7 @@ class Panel(look.Card):
         rate = figures.get("HR")
         given = rate is not None and math.isfinite(rate.value)
         self.rate.setText(f"{rate.value:.0f}" if rate is not None and given else "–")
+        self.write_quality()
         for name, (value, about) in self.values.items():
             figure = figures.get(name)
             if figure is None:
@@ -224,17 +240,9 @@ class Panel(look.Card):
                 about.setText(behind(figure))
             else:
                 value.setText("–")
-                about.setText(look.plain(figure.reason, 90))
-            about.setToolTip(about.text())
-        parts = [
-            f"{name} {written(figure)}".strip()
-            for name in FURTHER
-            if (figure := figures.get(name)) is not None and math.isfinite(figure.value)
-        ]
-        self.further.setText("; ".join(parts))
-        self.further.setVisible(bool(parts))
-        reasons = [figure.reason for name in FURTHER if (figure := figures.get(name)) is not None and figure.reason]
-        self.further.setToolTip("\n".join(look.plain(reason, 120) for reason in reasons))
+                same = rate is not None and figure.reason == rate.reason  # said once, below
+                about.setText("" if same else look.plain(figure.reason, 90))
+            about.setToolTip(about.text().replace("left out", "of the beats left out"))
         withheld = self.write_waves(figures)
         if newest is None:
             said = "no beats yet"
@@ -242,7 +250,7 @@ class Panel(look.Card):
             said = look.plain(newest.reason, 90)
         elif rate is not None and not given:
             said = look.plain(rate.reason, 90)
-        elif newest.remark or not all(math.isfinite(figures[name].value) for name in VARIABILITY if name in figures):
+        elif newest.remark or not all(math.isfinite(figures[name].value) for name in FIGURES if name in figures):
             said = look.plain(newest.remark, 120)
         else:
             said = look.plain(withheld, 90)
@@ -251,6 +259,20 @@ class Panel(look.Card):
         for _, about in self.values.values():
             look.fit_height(about)
         look.fit_height(self.note)
+
+    def write_quality(self) -> None:
+        """How good the ECG is by the last window that was judged; without a model nobody judges."""
+        if self.verdict is None:
+            self.quality.setText("")
+            self.quality.setToolTip("")
+            return
+        sign, word, colour = grade(self.verdict)
+        reason = look.plain(self.verdict.reason, 60)
+        said = f"{sign} ECG {word}"
+        said = f"{said}: {reason}" if reason else said
+        self.quality.setText(said)
+        self.quality.setToolTip(said)
+        self.quality.setStyleSheet(f"color: {colour};")
 
     def write_waves(self, figures: dict[str, Figure]) -> str:
         """Write the intervals of the waves; why the first that is withheld is."""

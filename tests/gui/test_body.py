@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from PySide6.QtWidgets import QLabel
 
 from devices.api import StreamInfo
+from models.api import Verdict
 from realtime.api import Beats, Cleared, Figure
 
 
@@ -26,7 +28,7 @@ def test_figures_stand_with_unit_window_and_share_of_beats_left_out(bench, make_
         "bpm",
         "RMSSD",
         "42 ms",
-        "last 20 s, 2 % of beats left out",
+        "last 20 s, 2 % left out",
         "29 s of beats so far, SDNN needs 60 s",
         "alpha peak 10.2 Hz; θ/β 1.5",
         "F4−F3 −0.25; 19 channels, last 4 s",
@@ -34,6 +36,57 @@ def test_figures_stand_with_unit_window_and_share_of_beats_left_out(bench, make_
     ):
         assert expected in texts
     assert panel.values["SDNN"][0].text() == "–"
+
+
+def test_every_figure_of_the_heart_stands_with_its_window_or_with_the_reason_why_it_is_withheld(bench, make_script):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("body")
+    figures = {
+        "LF/HF": Figure(1.84, "", 300.0, "", 0.031),
+        "breathing": Figure(14.6, "/min", 60.0),
+    }
+    bench.tell(script.body(31, heart=script.body(31).heart | figures))
+    said = {name: (value.text().strip(), about.text()) for name, (value, about) in panel.values.items()}
+    assert said["LF/HF"] == ("1.8", "last 300 s, 3 % left out")
+    assert "3 % of the beats left out" in panel.values["LF/HF"][1].toolTip()
+    assert said["breathing"] == ("15 /min", "last 60 s")
+    reasons = {
+        "LF/HF": Figure(math.nan, "", 100.0, "100 s of beats so far, LF/HF needs 120 s"),
+        "breathing": Figure(math.nan, "/min", 60.0, "R waves say 24 and RR intervals 15 breaths a minute"),
+    }
+    bench.tell(script.body(32, heart=script.body(32).heart | reasons))
+    for name, figure in reasons.items():
+        value, about = panel.values[name]
+        assert (value.text(), about.text()) == ("–", figure.reason)
+        assert about.isVisible()
+
+
+def test_what_is_withheld_of_everything_for_one_reason_says_it_once(bench, make_script):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("body")
+    noise = "beats agree by 0.47 only: noise, or no heart"
+    units = {"HR": "bpm", "RMSSD": "ms", "SDNN": "ms", "LF/HF": "", "breathing": "/min"}
+    bench.tell(script.body(31, heart={name: Figure(math.nan, unit, 10.0, noise) for name, unit in units.items()}))
+    assert panel.rate.text() == "–"
+    assert visible(panel).count(noise) == 1
+
+
+@pytest.mark.parametrize(
+    ("score", "reason", "said"),
+    [(0.9, "", "✓ ECG good"), (0.1, "flat", "✕ ECG bad: flat"), (0.8, "drift", "✓ ECG good: drift")],
+)
+def test_how_good_the_ecg_is_stands_beside_the_heart_rate(bench, make_script, score, reason, said):
+    script = make_script()
+    bench.play(script)
+    panel = bench.panel("body")
+    judged = script.estimated(31)
+    bench.tell(replace(judged, quality={**judged.quality, "ecg": (Verdict("ECG", score, reason),)}))
+    assert panel.quality.text() == said
+    assert panel.quality.isVisible()
+    bench.tell(Cleared())
+    assert panel.quality.text() == ""
 
 
 def test_intervals_are_drawn_in_milliseconds_and_what_was_left_out_is_crossed(bench, make_script):
@@ -185,8 +238,8 @@ def test_the_panel_fits_and_nothing_in_it_is_squeezed(bench, make_script, size):
     bench.board.resize(*size)
     script = make_script()
     bench.play(script)
-    long = "38% of the beats of the last 60 s are not normal or not certain"
-    figures = {name: Figure(math.nan, "ms", 60.0, long) for name in ("RMSSD", "SDNN")}
+    long = "38% of the beats of 60 s are unclear or not normal"
+    figures = {name: Figure(math.nan, "ms", 60.0, long) for name in ("RMSSD", "SDNN", "LF/HF", "breathing")}
     bench.tell(script.body(31, heart=script.body(31).heart | figures | WAVES))
     panel = bench.panel("body")
     assert (bench.board.width(), bench.board.height()) == size
@@ -195,4 +248,7 @@ def test_the_panel_fits_and_nothing_in_it_is_squeezed(bench, make_script, size):
             assert label.height() >= label.heightForWidth(label.width()) > 0 or not label.wordWrap()
             assert label.mapTo(panel, label.rect().bottomLeft()).y() <= panel.height()
             assert label.height() >= label.fontMetrics().height() - 1
+    abouts = [about for _, about in panel.values.values()]
+    for above, below in pairwise([*abouts, panel.note]):
+        assert not above.isVisible() or not below.isVisible() or above.geometry().bottom() < below.geometry().top() + 3
     assert panel.bar_area.height() > 60
