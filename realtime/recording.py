@@ -31,11 +31,15 @@ class Recording:
     ``begin`` opens the record there: a disk that stalls already then holds up nobody, and what is put meanwhile waits.
     What the disk refuses is counted: samples in the next chunk of their stream that it takes, entries in an
     `Unrecorded` before it. Alarms and notices are kept until it takes them, the newest `HELD`; the others are counted.
-    ``now`` is the session clock.
+    ``now`` is the session clock. A ``dispensable`` record is not all that the session is for: one that turns out only
+    late not to begin is a standing alarm, and everything that is put is counted as not recorded.
     """
 
-    def __init__(self, begin: Callable[[], Recorder], *, waits: bool, now: Callable[[], float]) -> None:
+    def __init__(
+        self, begin: Callable[[], Recorder], *, waits: bool, now: Callable[[], float], dispensable: bool = False
+    ) -> None:
         self._begin = begin
+        self._dispensable = dispensable
         self._recorder: Recorder | None = None
         self.awaited = True
         """Whether somebody waits for the record to begin, and gives up when it cannot."""
@@ -48,6 +52,7 @@ class Recording:
         self._told = 0
         self._failing = ""
         self._failed_at = -math.inf
+        self._undescribed = ""
         self.problems: dict[str, str] = {}
         """What has been wrong in the whole session, by what it is about."""
         self.put = self._backlog.put
@@ -79,9 +84,16 @@ class Recording:
         it. ``begun`` is called once the record is begun. Before the file is closed, and after it, ``look`` is called:
         what is over by then can be put once more.
 
-        Raises XdfError, and leaves no file, when the record cannot be begun while that is ``awaited``.
+        Raises XdfError, and leaves no file, when the record cannot be begun while that is ``awaited``, and later unless
+        it is ``dispensable``.
         """
-        recorder = self._open(beginning)
+        try:
+            recorder = self._open(beginning)
+        except XdfError as error:
+            if self.awaited or not self._dispensable:
+                raise
+            self._go_without(error, look)
+            return
         begun()
         self._write_all(recorder)
         look()
@@ -100,8 +112,9 @@ class Recording:
         self._busy_since = time.monotonic()
         try:
             recorder.describe(conclusion())
+            self._undescribed = ""
         except XdfError as error:
-            self.problems["description"] = str(error)
+            self.problems["description"] = self._undescribed = str(error)
         self._busy_since = math.nan
 
     def _open(self, beginning: Callable[[Recorder], Mapping[str, object]]) -> Recorder:
@@ -114,11 +127,18 @@ class Recording:
                 if self.awaited:
                     recorder.discard()
                     raise
-                self.problems["description"] = str(error)  # there is more to be lost by now
+                self.problems["description"] = self._undescribed = str(error)  # there is more to be lost by now
             self._recorder = recorder
         finally:
             self._busy_since = math.nan
         return recorder
+
+    def _go_without(self, error: XdfError, look: Callable[[], object]) -> None:
+        """Until the session ends: nobody may wait for a record that there is not."""
+        self.problems["record"] = self._failing = f"nothing is recorded: {error}"
+        while self._backlog.get() is not None:
+            self._unwritten += 1
+        look()
 
     def _write_all(self, recorder: Recorder) -> None:
         while (entry := self._backlog.get()) is not None:
@@ -163,6 +183,8 @@ class Recording:
         found = {}
         if failing := self._failing:
             found["record"] = failing
+        if undescribed := self._undescribed:
+            found["description"] = undescribed
         refused = self._backlog.refused
         if time.monotonic() - self._busy_since > DISK_STALL:  # false for NaN: nothing is being written
             given_up = f", {refused} were given up" if refused else ""

@@ -748,7 +748,12 @@ class Session:
             )
             return self._description
 
-        self._recording = Recording(lambda: make(self.streams), waits=not self._live, now=self._now)
+        self._recording = Recording(
+            lambda: make(self.streams),
+            waits=not self._live,
+            now=self._now,
+            dispensable=self._model is not None,
+        )
         begun = threading.Event()
         thread = self._thread(self._recording.run, "recorder", describe, self._end_description, begun.set, self._look)
         until = time.monotonic() + BEGINNING

@@ -564,6 +564,115 @@ def test_a_record_that_opens_late_is_begun_late_and_one_that_fails_late_ends_the
         again.run(lambda health: answers.set() if health.alarms else None)
 
 
+def never_opens(answers):
+    """A disk that stalls when the record is begun, and then has no room for it."""
+
+    def start(streams):
+        assert answers.wait(60)
+        raise XdfError("r.xdf: could not be begun (No space left on device), there is no file.")
+
+    return start
+
+
+def test_a_session_with_a_model_goes_on_without_a_record_that_turns_out_late_not_to_begin(bundle):
+    answers, told, estimates = threading.Event(), [], []
+    session = Session(
+        [XdfReplay(DEMO, stop=120, speed=8.0)],
+        Model(bundle, load_runtime("ort", bundle)),
+        title="t",
+        clock=lsl_clock,
+        recorder=never_opens(answers),
+        told=lambda noted: told.append(noted.text),
+    )
+    session.follow("list", estimates.append)
+    reached: list = []
+    summary = play(
+        session,
+        alarmed("the disk does not answer"),
+        do(answers.set),
+        alarmed("nothing is recorded: r.xdf: could not be begun (No space left on device)"),
+        do(lambda: reached.append(len(estimates))),
+        lambda health: len(estimates) > reached[0] + 5 and alarmed("nothing is recorded: ")(health),
+        patience=120.0,
+    )
+    assert summary.problem.startswith("nothing is recorded: r.xdf: ")
+    assert summary.unrecorded > len(estimates) > 0
+    assert sum(text.startswith("nothing is recorded: ") for text in told) == 1  # it stands, and is said once
+
+
+@pytest.mark.parametrize("dispensable", [False, True])
+def test_a_record_that_cannot_be_begun_is_raised_at_once_and_late_only_when_there_is_nothing_else_to_do(dispensable):
+    answers = threading.Event()
+    answers.set()
+    for awaited in (True, False):
+        recording = Recording(lambda: never_opens(answers)(()), waits=False, now=lambda: 3.0, dispensable=dispensable)
+        recording.awaited = awaited
+        recording.put(Chunk("eeg", np.array([1.0]), np.zeros((1, 4), np.float32)))
+        recording.close()
+        if awaited or not dispensable:
+            with pytest.raises(XdfError, match="No space left on device"):
+                recording.run(lambda _: {}, dict)
+            continue
+        recording.run(lambda _: {}, dict)
+        assert recording.unrecorded == 1
+        assert recording.standing() == recording.problems
+        assert recording.problems["record"].startswith("nothing is recorded: r.xdf: could not be begun")
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_a_description_that_fails_is_raised_at_once_and_late_it_is_an_alarm_until_it_is_written(tmp_path, awaited):
+    path = tmp_path / "r.xdf"
+    recording = Recording(
+        lambda: Recorder(path, Amplifier.streams, (), {}), waits=False, now=lambda: 3.0, dispensable=True
+    )
+    recording.awaited = awaited
+    recording.put(Chunk("eeg", np.array([1.0]), np.ones((1, 4), np.float32)))
+    recording.close()
+    standing: list = []
+
+    def beginning(recorder):
+        raise XdfError("r.json: the description of the record could not be written (No space left on device).")
+
+    if awaited:
+        with pytest.raises(XdfError, match=r"r\.json"):
+            recording.run(beginning, dict)
+        assert list(tmp_path.iterdir()) == []
+        return
+    recording.run(beginning, lambda: {"ended": "late"}, begun=lambda: standing.append(recording.standing()))
+    assert [text.partition(":")[0] for text in standing[0].values()] == ["r.json"]
+    assert recording.standing() == {}  # at the end it could be written
+    assert json.loads(path.with_suffix(".json").read_text()) == {"ended": "late"}
+    assert "r.json: the description" in recording.problems["description"]
+    assert list(samples(path)) == [1.0]  # what was put is recorded, as are its alarms
+
+
+def test_a_description_that_fails_late_is_an_alarm_at_once_and_the_record_goes_on(tmp_path, monkeypatch):
+    answers, amplifier, path = threading.Event(), Amplifier(), tmp_path / "r.xdf"
+    sync = os.fsync
+
+    def full(file):
+        assert answers.wait(60)
+        monkeypatch.setattr(os, "fsync", sync)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)  # of the description: the record is synced elsewhere, and later
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    reached: list = []
+    summary = play(
+        session,
+        alarmed("the disk does not answer"),
+        do(answers.set),
+        alarmed("r.json: the description of the record could not be written (No space left on device)"),
+        do(lambda: reached.append(amplifier.sent)),
+        lambda health: amplifier.sent > reached[0] + 100,
+    )
+    assert len(samples(path)) == amplifier.sent
+    assert "the description of the record could not be written" in summary.problem
+    assert sum("the description" in text for text in events(path) if text.startswith("alarm")) == 1
+    described = json.loads(path.with_suffix(".json").read_text())  # at the end it could be
+    assert "the description of the record could not be written" in described["ended"]
+
+
 @pytest.mark.parametrize("stage", ["open", "describe"])
 def test_a_record_that_cannot_be_begun_ends_the_session_before_anything_is_read_and_leaves_nothing(
     tmp_path, monkeypatch, stage
