@@ -209,7 +209,7 @@ def test_each_size_of_batch_is_captured_once_and_launched_ever_after():
 
 def test_a_window_of_another_shape_and_a_batch_the_engine_does_not_take_are_refused():
     execute, _ = summing(max_batch=8)
-    with pytest.raises(ModelError, match=r"x is \(2, 4\), the engine takes \(3,\) a window"):
+    with pytest.raises(ModelError, match=r"x is of shape \(2, 4\), the engine takes \(3,\) a window"):
         execute({"x": np.ones((2, 4), np.float32)})
     with pytest.raises(ModelError, match="does not take 5 windows of x"):
         execute({"x": np.ones((5, 3), np.float32)})
