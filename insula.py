@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from realtime.record import Recorder, Study
     from realtime.remote import Server
     from realtime.session import Session, Summary
+    from realtime.sources import Picked
 
 Said = TypeVar("Said")
 Plan: TypeAlias = "tuple[str, Sequence[str], Path | Study | None, str | None]"
@@ -283,16 +284,17 @@ class Interrupts:
         self.count = 0
 
     def watch(self, session: Session) -> None:
-        """From now on they are for ``session``, too."""
+        """From now on they are for ``session``, too; also the one that came while its sources were being opened."""
         self._sessions.append(session)
+        if self.count:
+            session.stop()
 
     def _take(self, number: int, frame: object) -> None:  # noqa: ARG002  (the signature is Python's)
         self.count += 1
-        running = [session for session in self._sessions if session.running]
-        if not running:
-            raise KeyboardInterrupt
-        for session in running:
+        for session in self._sessions:
             session.stop()
+        if not any(session.running for session in self._sessions):
+            raise KeyboardInterrupt
         if self.count == 2:
             with contextlib.suppress(OSError):  # the terminal may be what was closed; unbuffered: print may be at work
                 os.write(2, b"insula: finishing; once more abandons what is not written yet\n")
@@ -330,8 +332,11 @@ def snapshot(server: Server, path: Path, console: Console) -> None:
 # -- running sessions --------------------------------------------------------------------------------------------------
 
 
-def describe_sources(session: Session, console: Console) -> None:
-    """What was chosen, and what the model has to do without. Raises UsageError when there is neither EEG nor ECG."""
+def describe_sources(session: Session, console: Console, silent: Collection[str] = ()) -> None:
+    """What was chosen, and what the model has to do without. Raises UsageError when there is neither EEG nor ECG.
+
+    ``silent`` are the streams of a replay of which no sample came in the session.
+    """
     from realtime.sources import lacking
 
     if session.card is None:
@@ -340,8 +345,7 @@ def describe_sources(session: Session, console: Console) -> None:
             what = f"{len(info.channels)} channels, {rate}" if info.numeric else "events"
             console.print(f"{info.key}: {info.name}, {what}")
         return
-    for picked in session.windower.picked.values():
-        console.print(f"{picked.kind.upper():<4} {picked.why}")
+    say_picked(session.windower.picked.values(), silent, console)
     for kind, why in lacking(session.streams, session.windower.spec).items():
         console.print(f"{kind.upper():<4} {why}", style="yellow")
     if session.windower.picked:
@@ -350,6 +354,16 @@ def describe_sources(session: Session, console: Console) -> None:
         found = ", ".join(f"{info.name or info.key} ({info.kind}, {info.rate:g} Hz)" for info in session.streams)
         raise UsageError(f"{session.title}: no EEG and no ECG among {found or 'no streams at all'}. Check the source.")
     console.print("The model can use none of it: signals are shown and recorded, nothing is estimated.", style="yellow")
+
+
+def say_picked(chosen: Iterable[Picked], silent: Collection[str], console: Console) -> None:
+    """What feeds the model, a line a kind; of a stream of which no sample came, that the model has to do without."""
+    for picked in chosen:
+        kind = picked.kind.upper()
+        if picked.stream in silent:
+            console.print(f"{kind:<4} no {kind}: of {picked.stream}, which was chosen, no sample came", style="yellow")
+        else:
+            console.print(f"{kind:<4} {picked.why}")
 
 
 def run_session(
@@ -361,6 +375,7 @@ def run_session(
     headless: bool,
     estimates: str | None,
     record: Path | Study | None,
+    name: str = "insula",
     seconds: float = math.inf,
     picture: Path | None = None,
     keep: Callable[[Estimate], None] | None = None,
@@ -370,8 +385,8 @@ def run_session(
     """Run a session with everything around it: dashboard, outlet, CSV, record, progress; the exit status.
 
     Without a ``model`` the session is recorded and shown, nothing is estimated.
-    ``keep`` gets every estimate; ``before_end`` says what else there is to say of them. Where there are several
-    sessions, each in a thread, ``interrupts`` are those of all.
+    ``keep`` gets every estimate; ``before_end`` says what else there is to say of them; ``name`` is that of the LSL
+    outlets. Where there are several sessions, each in a thread, ``interrupts`` are those of all.
     """
     from devices.api import Transport
     from devices.lsl import lsl_clock
@@ -401,17 +416,18 @@ def run_session(
             told=lambda noted: progress.tell(noted),
             linger=lambda: window is not None and window.open(),
         )
-        describe_sources(session, console)
+        silent = [info.key for device in devices for info in getattr(device, "silent", ())]
+        describe_sources(session, console, silent)
         if keep:
             session.follow("table", keep)
         if estimates and session.card:
             session.follow(estimates, stack.enter_context(EstimateTable(Path(estimates), session.card.targets)))
         if session.card and (transport is None or transport.speed != math.inf):
-            outlet = stack.enter_context(AffectOutlet(session.card, title))
+            outlet = stack.enter_context(AffectOutlet(session.card, title, name))
             publish = now_stamped(outlet.push, estimate_time, transport, session.card.hop) if transport else outlet.push
             session.follow("LSL", publish)
         if transport is None or transport.speed != math.inf:
-            figures = stack.enter_context(PhysiologyOutlet(title))
+            figures = stack.enter_context(PhysiologyOutlet(title, name))
             follow = now_stamped(figures.push, body_time, transport, 1.0) if transport else figures.push
             session.follow_body("LSL physiology", follow)
         interrupts = interrupts or stack.enter_context(Interrupts())
@@ -440,7 +456,9 @@ def run_session(
         if picture is not None:
             snapshot(server, picture, console)
         before_end()
-        status = conclude(summary, console, estimates, recorded)
+        # A replay may just have been wound back: what never came of it is known from the recording.
+        never = silent if transport else [key for key, count in summary.samples.items() if not count]
+        status = conclude(summary, console, estimates, recorded, never)
         if window is not None and not interrupts.count:
             console.print("The session has ended; close the window to finish.")
             window.wait(lambda: interrupts.count > 0)
@@ -525,14 +543,18 @@ def words(estimate: Estimate) -> str:
     return "  ".join(f"{target} {mean:.2f} ± {sd:.2f}" for target, mean, sd in figures)
 
 
-def conclude(summary: Summary, console: Console, estimates: str | None, record: Path | None) -> int:
-    """What was done and where it lies; the exit status."""
+def conclude(
+    summary: Summary, console: Console, estimates: str | None, record: Path | None, silent: Sequence[str] = ()
+) -> int:
+    """What was done, of which streams no sample came, and where it lies; the exit status."""
     lost = sum(summary.lost.values())
     windows = f"{summary.windows} windows, {summary.estimates} with an estimate, {summary.skipped} skipped; "
     console.print(
         (windows if summary.windows else "")
         + f"{sum(summary.samples.values())} samples, {lost} lost or refused, {sum(summary.gaps.values())} gaps",
     )
+    for key in silent:
+        console.print(f"{key}: no sample came", style="yellow")
     for what, where in (("estimates", estimates), ("record", record)):
         if where:
             console.print(f"{what:<11} {where}")
@@ -727,6 +749,7 @@ def attend_together(
     from realtime.together import Desk
 
     statuses: dict[str, int] = {}
+    taken: dict[str, str] = {}
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         desk = stack.enter_context(Desk(*computed)) if computed else None
@@ -735,7 +758,7 @@ def attend_together(
             statuses[code] = 1
             try:
                 console, seat = terminal(f"{code}: "), desk.seat() if desk else None
-                statuses[code] = attend(options, addresses, console, seat, f"{title} {code}", table, place, interrupts)
+                statuses[code] = attend(options, addresses, console, seat, title, table, place, code, interrupts, taken)
             except Exception as error:  # noqa: BLE001  (one person's trouble ends one person's session)
                 statuses[code] = refuse(error, f"{code}: ")
 
@@ -756,20 +779,27 @@ def attend(
     title: str,
     estimates: str | None,
     place: Path | Study | None,
+    whose: str = "",
     interrupts: Interrupts | None = None,
+    taken: dict[str, str] | None = None,
 ) -> int:
-    """A session of live sources."""
+    """A session of live sources. Of several people at once, ``whose`` it is, and what the others have ``taken``."""
     from devices.api import DeviceError, open_device
     from devices.lsl import reach, use_network
 
     opened = [open_device(address) for address in sources]
     use_network()  # also without lsl: sources, for insula's own outlets
-    taken: dict[str, str] = {}
+    others, own = {} if taken is None else taken, set[str]()
     for address, device in zip(sources, opened, strict=True):
-        uid = getattr(device, "uid", "")
-        if uid and uid in taken:
-            raise DeviceError(f"{address}: is the same stream as {taken[uid]}. Name each source once.")
-        taken[uid] = address
+        if not (uid := getattr(device, "uid", "")):
+            continue
+        said = f"{address} of {whose}" if whose else address
+        # Several people may share markers, but no signals.
+        shared = all(info.kind == "markers" for info in device.streams)
+        other = said if shared else others.setdefault(uid, said)
+        if uid in own or other != said:
+            raise DeviceError(f"{address}: is the same stream as {other}. Name each source once.")
+        own.add(uid)
     console.print(RESEARCH_USE)
     if reaches := reach():
         console.print(reaches, style="yellow")
@@ -780,7 +810,8 @@ def attend(
         opened,
         model,
         console,
-        title=title,
+        title=f"{title} {whose}".rstrip(),
+        name=f"insula {whose}".rstrip(),
         headless=options.headless or not has_display(),
         estimates=estimates,
         record=place,
@@ -818,10 +849,9 @@ def inspect(options: argparse.Namespace, console: Console) -> int:
     with XdfReplay(options.file) as device:
         for name, why in device.left_out:
             console.print(f"not used: {name}: {why}")
-        for name in device.silent:
-            console.print(f"no sample came: {name}")
-        for picked in choose(device.streams, spec).values():
-            console.print(f"{picked.kind.upper():<4} {picked.why}")
+        for info in device.silent:
+            console.print(f"{info.key}: no sample came")
+        say_picked(choose(device.streams, spec).values(), [info.key for info in device.silent], console)
         for kind, why in lacking(device.streams, spec).items():
             console.print(f"{kind.upper():<4} {why}", style="yellow")
         inside = [finding for stream in streams for finding in stream.findings]

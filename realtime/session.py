@@ -232,6 +232,8 @@ class Session:
             for index, device in enumerate(self._devices):
                 device.__enter__()
                 stack.callback(self._leave, index, device)
+                if self._asked:
+                    raise DeviceError("stopped while its sources were being opened; nothing is recorded.")
             self.running = True
             recording = self._begin_recording() if self._make_recorder is not None else None
             self._publish(self._hello())
@@ -266,6 +268,7 @@ class Session:
     def stop(self) -> None:
         """End the session; `run` returns once everything that came is analysed and recorded.
 
+        Before its sources are open it raises a DeviceError instead, once the one that is being opened is.
         From any thread and from signal handlers: it takes no lock.
         """
         self._asked = True

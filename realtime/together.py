@@ -79,10 +79,11 @@ class Desk:
         self._thread.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        """When no session runs any more."""
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        """When no session runs any more; who leaves in a hurry does not wait for a model that hangs."""
         self._requests.put(None)
-        self._thread.join()
+        if kind is None:
+            self._thread.join()
 
 
 class SharedModel(Model):

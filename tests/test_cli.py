@@ -14,8 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -24,10 +26,11 @@ import pytest
 import pyxdf
 
 import insula as insula_module
-from devices.api import Chunk, StreamInfo
+from devices.api import Chunk, DeviceError, StreamInfo, Tick, open_device
 from devices.xdf_format import XdfFile, XdfWriter
 from models.api import Estimate
-from models.bundle import default_bundle_folder
+from models.bundle import default_bundle_folder, load_bundle
+from realtime.record import Recorder
 from realtime.remote import Client, running_sessions
 from realtime.session import Session
 
@@ -419,6 +422,68 @@ def test_inspect_names_stamps_that_are_no_times_and_its_table_stays_in_shape(tmp
     assert re.search(r"byte \d+: 715 of 5000 stamps of stream 1 are no times", said)
 
 
+def half_silent(path):
+    """A record of a session whose strap never delivered; its EEG is a little noise."""
+    channels = next(one.channels for one in load_bundle(default_bundle_folder()).manifest.window.inputs)
+    streams = [
+        StreamInfo(key="QE/ecg", kind="ecg", channels=("ECG",), rate=130.0, unit="uV", name="QE"),
+        StreamInfo(key="eeg", kind="eeg", channels=channels, rate=250.0, unit="uV", name="cap"),
+    ]
+    recorder = Recorder(path, streams, (), {})
+    for tenth in range(80):
+        times = 100 + tenth / 10 + np.arange(25) / 250
+        recorder.write(Chunk("eeg", times, 9 * np.random.default_rng(tenth).standard_normal((25, 19), np.float32)))
+        recorder.write(Tick(float(times[-1])))
+    recorder.close()
+    return path
+
+
+def test_inspect_and_replay_do_not_promise_a_stream_of_which_no_sample_came(tmp_path):
+    path = half_silent(tmp_path / "r.xdf")
+    inspected = insula("inspect", path)
+    silent = [row for row in table_of(inspected) if row["samples"] == "0"]
+    assert [(row["name"], row["type"], row["channels"], row["Hz"], row["effective"]) for row in silent] == [
+        ("QE", "ECG", "1", "130", "-")
+    ]
+    replayed = insula("replay", path, "--headless")
+    assert "\nQE/ecg: no sample came\n" in inspected
+    assert "\nQE/ecg: no sample came\n" in replayed.partition(" samples, ")[2]  # in the summary
+    assert "eeg: no sample came" not in replayed
+    for said in (inspected, replayed):
+        assert "ECG  no ECG: of QE/ecg, which was chosen, no sample came\n" in said
+        assert "EEG from eeg: 19 of 19 channels" in said
+        assert "ECG from QE/ecg" not in said
+
+
+class OneIsSilent:
+    """A live source of two streams, of which one never delivers."""
+
+    streams = (
+        StreamInfo(key="QF", kind="ecg", channels=("ECG",), rate=130.0, unit="uV"),
+        StreamInfo(key="eeg", kind="eeg", channels=("Cz",), rate=250.0, unit="uV"),
+    )
+
+    def read(self, timeout):
+        time.sleep(timeout)
+        return [Chunk("eeg", np.array([pylsl.local_clock()]), np.zeros((1, 1), np.float32))]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+
+def test_the_summary_of_a_live_session_names_the_streams_that_delivered_nothing(capsys):
+    insula_module.run_session(
+        [OneIsSilent()], None, insula_module.terminal(), title="t", headless=True, estimates=None, record=None,
+        seconds=0.5,
+    )  # fmt: skip
+    ended = capsys.readouterr().out.partition(" samples, ")[2]
+    assert "\nQF: no sample came\n" in ended
+    assert "eeg: no sample came" not in ended
+
+
 # -- live --------------------------------------------------------------------------------------------------------------
 
 
@@ -564,6 +629,52 @@ def test_one_of_two_people_whose_source_is_not_there_is_told_and_the_other_is_re
     assert record.name.startswith("sub-A1_")
     with XdfFile(record) as file:
         assert file.streams
+
+
+@pytest.fixture
+def eeg_and_markers():
+    """LSL sources of a name that is theirs alone, which send as long as the test lasts."""
+    name = f"insula-shared-{os.getpid()}-{time.monotonic_ns()}"
+    eeg = pylsl.StreamOutlet(pylsl.StreamInfo(f"{name}-eeg", "EEG", 4, 100, pylsl.cf_float32, f"{name}-e"))
+    markers = pylsl.StreamOutlet(pylsl.StreamInfo(f"{name}-m", "Markers", 1, 0, pylsl.cf_string, f"{name}-m"))
+    over = threading.Event()
+
+    def send():
+        while not over.wait(0.05):
+            eeg.push_chunk(np.ones((5, 4), np.float32))
+            markers.push_sample(["on"])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    yield name
+    over.set()
+    sender.join()
+
+
+def test_two_people_may_share_markers_but_never_a_headset(eeg_and_markers, tmp_path):
+    name = eeg_and_markers
+    people = [f"A1=lsl:name={name}-m", "A1=synthetic:", f"B2=lsl:name={name}-m", f"B2=lsl:name={name}-eeg"]
+    insula("record", *people, "--headless", "--seconds", "2", "--to", tmp_path / "both")
+    assert len(list((tmp_path / "both").rglob("*.xdf"))) == 2
+    people = [f"A1=lsl:name={name}-eeg", f"B2=lsl:source_id={name}-e"]
+    said = insula("record", *people, "--headless", "--seconds", "2", "--to", tmp_path / "one", status=2)
+    assert "is the same stream as" in said
+    (record,) = (tmp_path / "one").rglob("*.xdf")
+    other = "A1" if "of B2" in said else "B2"
+    assert record.name.startswith("sub-B2_" if other == "A1" else "sub-A1_")
+
+
+def test_who_is_still_being_opened_when_all_are_told_to_end_is_not_recorded(tmp_path):
+    device = open_device("synthetic:")
+    late = Session(
+        [device], None, title="late", clock=pylsl.local_clock, recorder=lambda streams: pytest.fail("it was recorded")
+    )
+    with insula_module.Interrupts() as interrupts:
+        interrupts.watch(SimpleNamespace(running=True, stop=lambda: None))
+        signal.raise_signal(signal.SIGTERM)
+        interrupts.watch(late)
+        with pytest.raises(DeviceError, match="stopped while"):
+            late.run()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -96,3 +97,23 @@ def test_nobody_waits_for_a_desk_that_is_closed(bundle, runtime, window):
         seat = desk.seat()
     with pytest.raises(ModelError, match="ended"):
         seat.update(window(1.0))
+
+
+def test_who_leaves_in_a_hurry_does_not_wait_for_a_model_that_hangs(bundle, runtime, window):
+    entered, go = threading.Event(), threading.Event()
+
+    def hangs(inputs):
+        entered.set()
+        go.wait(60)
+        return runtime(inputs)
+
+    desk = Desk(bundle, hangs)
+    with ThreadPoolExecutor(1) as pool:
+        desk.__enter__()
+        waiting = pool.submit(desk.seat().update, window(1.0))
+        assert entered.wait(30)
+        began = time.monotonic()
+        desk.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert time.monotonic() - began < 10
+        go.set()
+        assert waiting.result(30).t_end == 1.0
