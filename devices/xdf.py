@@ -155,10 +155,11 @@ class XdfReplay:
         streams = dict(self._file.streams)
         if self.own:  # in the order of the session, with those that never gave a sample: the model waited for them too
             streams = dict(sorted((streams | self._file.announced()).items()))
-        self.silent = [f"{one.name} ({one.type})" for one in streams.values() if one.id not in self._file.streams]
-        """Streams that a session of insula had, and of which no sample came."""
         for stream in streams.values():
             self._admit(stream)
+        delivered = {number for number in self._file.streams if self._file.samples(number)}
+        self.silent = tuple(info for number, info in self._streams.items() if info.numeric and number not in delivered)
+        """Streams of numbers that a session of insula had, and of which no sample came."""
         self.skipped_windows = self._read_skipped()
         """``t_end`` of the windows the recorded session skipped because its model was busy."""
         begin, end = self._extent()

@@ -97,9 +97,12 @@ class StreamSummary:
 
 
 def describe(path: str | Path) -> list[StreamSummary]:
-    """Every stream of a file in order of appearance, from one pass that keeps few samples in memory."""
+    """Every stream of a file in order of appearance, from one pass that keeps few samples in memory.
+
+    The streams that a record of insula announces and of which no sample came are last.
+    """
     with XdfFile(path) as file:
-        return [_summary(file, stream) for stream in file.streams.values()]
+        return [_summary(file, stream) for stream in (*file.streams.values(), *file.announced().values())]
 
 
 def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
@@ -110,7 +113,7 @@ def _summary(file: XdfFile, stream: XdfStream) -> StreamSummary:
     samples = gaps = no_times = backward = started = intervals = 0
     first_bad = first_back = -1
     missing = 0.0
-    for first, stamps, readable in file.stamps(stream.id):
+    for first, stamps, readable in file.stamps(stream.id) if stream.id in file.streams else ():
         good = are_times(stamps)
         bad = readable & ~good
         if bad.any():

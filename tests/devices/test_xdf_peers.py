@@ -273,7 +273,7 @@ def test_a_record_of_a_source_that_never_delivered_is_read_by_all_and_says_that_
             (s.key, s.kind, s.channels, s.rate, s.unit, s.name, s.format) for s in streams
         ]
         assert (replay.start, replay.stop) == (100.0, 100.0 + 24 / 250)
-        assert replay.silent == ["h10 (ECG)", "eyes (PUPIL)"]
+        assert [info.key for info in replay.silent] == ["h10/ecg", "pupil"]
 
 
 def test_a_record_of_before_whose_empty_streams_have_headers_is_replayed_and_copied_as_ever(tmp_path):
