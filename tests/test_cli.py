@@ -26,7 +26,7 @@ import pytest
 import pyxdf
 
 import insula as insula_module
-from devices.api import Chunk, StreamInfo, Tick
+from devices.api import Chunk, DeviceError, StreamInfo, Tick, open_device
 from devices.xdf_format import XdfFile, XdfWriter
 from models.api import Estimate
 from models.bundle import default_bundle_folder, load_bundle
