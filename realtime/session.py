@@ -14,6 +14,8 @@ What is wrong stands in every `Health`; when it begins and when it is over is re
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import threading
 import time
@@ -92,6 +94,8 @@ SLOW_FOLLOWER = 1.0
 """Seconds that one estimate may take a follower without an alarm."""
 POLL = 0.05
 REPORT = 0.25
+TIDY = 60.0
+"""Seconds between the times at which memory that is no longer used goes back to the system."""
 PHYSIOLOGY_PAUSE, PHYSIOLOGY_LONGEST = 5.0, 300.0
 """Seconds of signal for which heart and rhythms rest when their analysis has failed, doubled each time up to the second
 value; after that long without a failure the next pause is the first again."""
@@ -292,7 +296,7 @@ class Session:
 
     def _supervise(self, analysis: threading.Thread, every: Callable[[Health], None] | None) -> None:
         due = 0.0
-        looked = time.monotonic()
+        looked = tidied = time.monotonic()
         while analysis.is_alive() and not self._asked and not self._stop.wait(POLL):
             now = time.monotonic()
             if now - looked > SUSPENDED:
@@ -305,6 +309,9 @@ class Session:
             if self._look() or now >= due:
                 due = now + REPORT
                 self._report(every)
+            if now - tidied > TIDY:
+                tidied = now
+                _tidy()
 
     def _note(self, noted: Noted) -> None:
         self._publish(noted)
@@ -906,6 +913,16 @@ class Session:
         if self._model is not None:
             found |= {f"note {index}": note for index, note in enumerate(self._model.notes)}
         return found
+
+
+def _tidy() -> None:
+    """Has the C library give back what is free between what is used; GNU's only, others do so by themselves.
+
+    Each thread has a heap of its own, and what a busy moment took would stay with it: of 350 MB after four minutes of
+    64 channels, 12 were free. It takes 3 ms.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _operate(transport: Transport, command: Play | Pause | SetSpeed | Seek | Step | SetLoop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import pyxdf
 
@@ -23,7 +25,7 @@ from realtime.api import Cleared, Ended, Estimated, Mark, Marked, Pause, Play, S
 from realtime.handover import Inbox
 from realtime.record import Recorder
 from realtime.remote import Client, Server
-from realtime.session import Session
+from realtime.session import Session, _tidy
 
 FEED = Path(__file__).resolve().parents[1] / "peers" / "feed.py"
 DEMO = Path(__file__).resolve().parents[2] / "devices" / "recordings" / "eegmat_subject05.xdf"
@@ -439,3 +441,26 @@ def test_items_that_are_no_samples_are_harmless(bundle):
 
     estimates, summary, _ = run([Odd(DeviceError("out"))], bundle)
     assert (estimates, summary.windows, summary.problem) == ([], 0, "")
+
+
+def resident():
+    return psutil.Process().memory_info().rss
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only GNU's C library keeps what was freed")
+def test_what_a_busy_moment_took_goes_back_to_the_system():
+    def busy():
+        kept, freed = [], []
+        for _ in range(20_000):
+            freed.append(bytearray(4000))
+            kept.append(bytearray(60))
+        freed.clear()
+        before = resident()
+        _tidy()
+        given_back.append(before - resident())
+
+    given_back = []
+    thread = threading.Thread(target=busy)
+    thread.start()
+    thread.join()
+    assert given_back[0] > 40e6
