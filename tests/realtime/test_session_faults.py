@@ -561,7 +561,7 @@ def test_a_record_that_opens_late_is_begun_late_and_one_that_fails_late_ends_the
     answers.clear()
     again = Session([Amplifier()], None, title="t", clock=lsl_clock, recorder=start)
     with pytest.raises(XdfError, match="exists already"):
-        again.run(lambda health: answers.set() if health.alarms else None)
+        play(again, alarmed("the disk does not answer"), do(answers.set), lambda health: False)
 
 
 def never_opens(answers):
