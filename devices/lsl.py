@@ -51,16 +51,16 @@ REPORT_INTERVAL = 10.0
 """Seconds between two notices on the samples that are left out."""
 SILENCE = 3.0
 """Seconds without a sample after which the network is asked whether a stream is still there: what freezes, or loses its
-cable, never closes its connection."""
-SILENCE_OF_EVENTS = 30.0
+cable, never closes its connection. A stream without a rate may have nothing to say; see `ANSWERS`."""
 ALLOWANCE = 0.25
 """Seconds by which a source that was started anew may seem to have begun before the old one was last heard: the most by
 which a measured offset can be wrong."""
 STEADY = 1.0
-"""Seconds. After a longer pause of the reader what liblsl says may still be of before; and a source that has answered
-so long after its last sample was quiet, and did not hang."""
+"""Seconds. After a longer pause of the reader what liblsl says may still be of before, and what is read so much later
+than is usual is a backlog; and a source that has answered so long after its last sample was quiet, and did not hang."""
 ANSWERS = 5.0
-"""Seconds within which a source that lives has answered: liblsl asks for its clock every 2 s."""
+"""Seconds within which a source that lives has answered: liblsl asks for its clock every 2 s. A stream without a rate
+of which neither a sample nor an answer has come for so long is silent."""
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing waits for the keeper, which may be inside a call of liblsl for longer."""
 BUFFER_SECONDS = 60
@@ -231,8 +231,12 @@ class LslDevice:
         self._link: _Link | None = link  # set by the reader only
         self._info = link.info
         self._last = math.nan
-        self._catching_up = False
-        """Whether what is read now was sent while nobody read."""
+        self._away = 0.0
+        """Seconds for which nobody had read, until what is given has caught up with that; 0 otherwise."""
+        self._backlog = 0
+        """Samples that were given since then."""
+        self._delay = 0.0
+        """Seconds from the newest sample to when it is read, while nothing is caught up with."""
         self._said: list[str] = []
         if twins:
             self._said.append(
@@ -246,7 +250,6 @@ class LslDevice:
             )
         self._before: tuple[str, float] | None = None  # uid and last arrival of the outlet that was lost
         self._pulled = math.nan
-        self._unread = 0.0  # seconds for which nobody had read, until samples of after are given
         self._steady = math.inf  # since when the reader has made no long pause
         # Session clock of the last signs of life: a sample, an answer, a connection that stands though nothing comes.
         self._sampled = self._answered = self._stood = lsl_clock()
@@ -340,8 +343,11 @@ class LslDevice:
             return []
         now, unix = lsl_clock(), time.time()
         # Whoever is stopped while waiting for a sample may wake without one: the time counts for what is given next.
-        away, self._pulled = self._unread + now - self._pulled, now
-        self._unread = away if away > BUFFER_SECONDS / 2 else 0.0
+        pause = now - self._pulled  # NaN before the first
+        if pause - timeout > (BUFFER_SECONDS / 2 if self._info.rate else STEADY):
+            self._away += pause
+            self._backlog = 0
+        self._pulled = now
         self._at_end = 0
         if not len(stamps) and not self._absence and asked - self._steady > STEADY:
             self._stood = asked  # nothing waits, and its connection stands
@@ -360,11 +366,11 @@ class LslDevice:
         if link.stamps.asks and not link.asked:
             link.asked = True
             self._wake.set()
-        given = self._given(link, placed.times, placed.samples, placed.lost, away, now)
+        given = self._given(link, placed.times, placed.samples, placed.lost, now)
         return self._notices(link, now) + clocks + given
 
     def _given(
-        self, link: _Link, times: NDArray[np.float64], samples: NDArray[Any], lost: int, away: float, now: float
+        self, link: _Link, times: NDArray[np.float64], samples: NDArray[Any], lost: int, now: float
     ) -> list[Item]:
         if self._info.rate and len(times) and times[0] <= self._last:  # of one outlet times rise, of two they need not
             if not link.behind:
@@ -379,11 +385,16 @@ class LslDevice:
         if not len(times):
             self._owed += lost
             return []
-        self._unread = 0.0
         gap = float(times[0]) - self._last  # NaN: there is nothing before
         missing = 0
-        late = away > BUFFER_SECONDS / 2 or self._catching_up
-        self._catching_up = late and now - float(times[-1]) > 1.0
+        late, away = self._away > 0, f"nobody read for {self._away:.1f} s, LSL keeps"
+        if late and not self._info.rate:
+            self._count_backlog(link, len(times), away)
+        delay = now - float(times[-1])
+        if delay < self._delay + STEADY:
+            self._away = 0.0
+        if not late:
+            self._delay = max(delay, 0.0)
         if gap * self._info.rate > 1.5 and (link.fresh or late):
             missing = round(gap * self._info.rate) - 1
         if link.fresh:
@@ -397,7 +408,7 @@ class LslDevice:
                     f"the source came back as another outlet after {seconds:.3f} s{held}: uid {uid} -> {_pin(link)}"
                 )
         elif missing:
-            self._said.append(f"{missing} samples missing: nobody read for {away:.1f} s, LSL keeps {BUFFER_SECONDS} s")
+            self._said.append(f"{missing} samples missing: {away} {BUFFER_SECONDS} s")
         self._last = float(times[-1])
         if not self._info.numeric:
             self._count_cuts(samples, now)
@@ -414,9 +425,16 @@ class LslDevice:
         for begin, end in itertools.pairwise([0, *holes.tolist(), len(times)]):
             if begin:
                 lost = round(float(times[begin] - times[begin - 1]) * self._info.rate) - 1
-                self._said.append(f"{lost} samples missing: LSL keeps {BUFFER_SECONDS} s when nobody reads")
+                self._said.append(f"{lost} samples missing: {away} {BUFFER_SECONDS} s")
             given.append(Chunk(self._info.key, times[begin:end], values[begin:end], lost))
         return given
+
+    def _count_backlog(self, link: _Link, count: int, away: str) -> None:
+        """Say once when so much of a stream without a rate waited as LSL keeps: how much it let go of is not known."""
+        if self._backlog < link.kept <= self._backlog + count:
+            what = "samples" if self._info.numeric else "markers"
+            self._said.append(f"{what} may be missing: {away} {link.kept} of a stream without a rate")
+        self._backlog += count
 
     def _count_cuts(self, samples: NDArray[Any], now: float) -> None:
         """Say the first text that is too long to be kept whole; the others are counted with what is left out."""
@@ -506,7 +524,10 @@ class LslDevice:
             self._failure = error
 
     def _silent(self) -> bool:
-        return time.monotonic() - self._heard >= (SILENCE if self._info.rate else SILENCE_OF_EVENTS)
+        quiet = time.monotonic() - self._heard
+        if self._info.rate:
+            return quiet >= SILENCE
+        return quiet >= ANSWERS and lsl_clock() - self._answered >= ANSWERS
 
     def _look_for_successor(self, link: _Link) -> None:
         """Watch a silent source until it is heard, answers, or is given up for one that was started in its place.
@@ -633,8 +654,10 @@ class _Link:
         self.given_up = False
         """Hangs, and another has taken its place: the reader is to let go of it."""
         irregular = not found.nominal_srate() and found.channel_format() != pylsl.cf_string
-        kept = IRREGULAR_BUFFER // 100 if irregular else BUFFER_SECONDS  # without a rate LSL counts in hundreds
-        self.inlet = pylsl.StreamInlet(found, max_buflen=kept, recover=False, as_numpy=True)
+        length = IRREGULAR_BUFFER // 100 if irregular else BUFFER_SECONDS
+        self.kept = 100 * length  # of one with a rate it is seconds
+        """Samples of a stream without a rate that LSL keeps: there it counts in hundreds."""
+        self.inlet = pylsl.StreamInlet(found, max_buflen=length, recover=False, as_numpy=True)
         full = self.inlet.info(OPEN_TIMEOUT)
         if refusal := _wordy(full):
             raise DeviceError(f"lsl: {_label(found)}: {refusal}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -228,25 +229,89 @@ def test_doubles_are_given_whole_and_what_single_precision_cannot_hold_is_analys
     assert capfd.readouterr().err == ""
 
 
-def test_what_lsl_let_go_of_in_the_middle_of_a_backlog_is_counted(monkeypatch):
+def at_most(monkeypatch, count):
+    """A pull gives no more than ``count`` samples."""
+
+    def pull(link, timeout):
+        return link.inlet.pull_chunk(timeout=timeout, min_samples=1, max_samples=count, as_numpy=True)
+
+    monkeypatch.setattr("devices.lsl._Link.pull", pull)
+
+
+def collect(device, enough, seconds=15.0):
+    """The samples and the words of notices until ``enough(chunks)``."""
+    given, said = [], []
+    deadline = time.monotonic() + seconds
+    while not enough(given) and time.monotonic() < deadline:
+        items = device.read(0.1)
+        given += [item for item in items if isinstance(item, Chunk | Events)]
+        said += [item.text for item in items if isinstance(item, Notice)]
+    return given, said
+
+
+@pytest.mark.parametrize("count", [1024, 99])  # of the 100 before the hole one has been read: 99 end where it begins
+def test_what_lsl_let_go_of_in_the_middle_of_a_backlog_is_counted_and_said_with_how_long_nobody_read(
+    monkeypatch, count
+):
     info = pylsl.StreamInfo(f"test-{uuid.uuid4().hex[:8]}", "EEG", 1, 100.0, "float32", uuid.uuid4().hex)
     outlet = pylsl.StreamOutlet(info)
     with open_device(f"lsl:name={info.name()}") as device:
         monkeypatch.setattr("devices.lsl.BUFFER_SECONDS", 1)  # so that half a minute need not pass
-        outlet.push_sample([0.0], start := pylsl.local_clock() - 4.0)
+        at_most(monkeypatch, count)
+        outlet.push_sample([0.0], start := pylsl.local_clock() - 1.0)
         read(device, lambda items: samples(items) >= 1)
+        left = pylsl.local_clock()
+        time.sleep(2.5)  # nobody reads
         for number in [*range(1, 100), *range(300, 400)]:
             outlet.push_sample([float(number)], start + number / 100.0)
-        time.sleep(0.8)  # nobody reads
-        chunks, said = [], []
-        until = time.monotonic() + 15.0
-        while samples(chunks) < 199 and time.monotonic() < until:
-            items = device.read(0.1)
-            chunks += [item for item in items if isinstance(item, Chunk)]
-            said += [item.text for item in items if isinstance(item, Notice)]
+        time.sleep(0.5)
+        back = pylsl.local_clock()
+        chunks, said = collect(device, lambda chunks: samples(chunks) >= 199)
     assert sum(chunk.lost for chunk in chunks) == 200
     assert next(chunk for chunk in chunks if chunk.lost).data[0, 0] == 300.0
-    assert any("200 samples missing" in text for text in said), said
+    (text,) = said
+    seconds = float(re.fullmatch(r"200 samples missing: nobody read for (.+) s, LSL keeps 1 s", text)[1])
+    assert back - left - 0.1 < seconds < back - left + 1.5
+
+
+@pytest.mark.parametrize(
+    ("format_", "sent", "said"),
+    [
+        ("float32", 250, []),
+        (
+            "float32",
+            2000,
+            ["samples may be missing: nobody read for _ s, LSL keeps 300 of a stream without a rate"],
+        ),
+        (
+            "string",
+            2000,
+            ["markers may be missing: nobody read for _ s, LSL keeps 100 of a stream without a rate"],
+        ),
+    ],
+)
+def test_of_a_stream_without_a_rate_it_is_said_once_when_lsl_may_have_let_go_of_some(monkeypatch, format_, sent, said):
+    monkeypatch.setattr("devices.lsl.IRREGULAR_BUFFER", 300)
+    monkeypatch.setattr("devices.lsl.BUFFER_SECONDS", 1)
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Sensor", 1, 0.0, format_, name))
+    value = ["x"] if format_ == "string" else [1.0]
+    with open_device(f"lsl:name={name}") as device:
+        at_most(monkeypatch, 40)
+        outlet.push_sample(value)
+        read(device, lambda items: samples(items) >= 1)
+        left = pylsl.local_clock()
+        for number in range(sent):
+            outlet.push_sample(value, left + number / sent)
+        time.sleep(2.5)  # nobody reads
+        back = pylsl.local_clock()
+        given, texts = collect(device, lambda given: given and given[-1].times[-1] > left + (sent - 1.5) / sent)
+        outlet.push_sample(value)
+        given, more = collect(device, lambda given: given)
+    assert samples(given) == 1
+    seconds = [float(re.search(r"read for (\S+) s", text)[1]) for text in texts]
+    assert [re.sub(r"read for \S+ s", "read for _ s", text) for text in texts + more] == said
+    assert all(back - left - 0.1 < one < back - left + 1.5 for one in seconds)
 
 
 def test_counts_of_32_bits_are_given_whole():

@@ -120,6 +120,20 @@ class Ledger:
     def notices(self):
         return [item.text for item in self.items if isinstance(item, Notice)]
 
+    def leave(self):
+        self.left = lsl.lsl_clock()
+        self.away.set()
+
+    def come_back(self):
+        self.left = lsl.lsl_clock() - self.left
+        self.away.clear()
+
+    def told_what_it_lost(self):
+        """How many samples, and for how long nobody had read."""
+        said = [re.fullmatch(r"(\d+) samples missing: nobody read for (\S+) s, .*", text) for text in self.notices]
+        assert sum(int(one[1]) for one in said) == self.lost
+        assert all(self.left - 0.3 < float(one[2]) < self.left + 1.5 for one in said), (self.left, self.notices)
+
     def balance(self, sent):
         """Everything once, in order, at rising times that are numbers; what is missing is counted."""
         self.until(lambda ledger: len(ledger.values) + ledger.lost >= sent)
@@ -322,6 +336,39 @@ def test_a_source_that_hangs_and_is_started_anew_at_once_is_taken_again(killed):
         assert f"{ledger.lost} samples missing" in notice
 
 
+@pytest.mark.parametrize("kind", ["Sensor", "Markers"])
+def test_a_stream_without_a_rate_that_hangs_and_is_started_anew_at_once_is_taken_again_within_seconds(kind):
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "type": kind, "rate": 0.0, "source_id": "irregular"}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        ledger = stack.enter_context(read(one))
+        first = ledger.device.uid
+        for _ in range(20 if kind == "Sensor" else 1):
+            one.do("push 0 0 0 0 0")
+            time.sleep(0.05)
+        one.process.send_signal(signal.SIGSTOP)
+        anew = stack.enter_context(source(**spec))
+        ledger.until(lambda ledger: ledger.device.uid != first)  # 20 s at most, of which 5 are without an answer
+        assert ledger.device.uid != first
+        anew.do("push 0")
+        ledger.until(lambda ledger: len(ledger.values) > one.sent)
+        assert ledger.values == [*range(one.sent), 0]
+
+
+def test_a_stream_without_a_rate_that_has_nothing_to_say_but_answers_is_not_called_silent():
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "rate": 0.0, "source_id": "nothing"}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        ledger = stack.enter_context(read(one))
+        one.do("push 0")
+        stack.enter_context(source(**spec))
+        time.sleep(lsl.ANSWERS + 2.5)
+        one.do("push 0")
+        ledger.until(lambda ledger: len(ledger.values) > 1)
+        assert ledger.values == [0, 1]
+        assert ledger.problems == [""]
+
+
 def test_a_twin_of_a_signal_that_pauses_but_answers_is_not_taken_when_the_source_dies():
     spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "quiet"}
     with ExitStack() as stack:
@@ -447,13 +494,13 @@ def test_a_reader_that_was_away_longer_than_lsl_keeps_is_told_what_it_lost(monke
     with source() as one, read(one) as ledger:
         one.do("run 0.5")
         ledger.balance(one.sent)
-        ledger.away.set()
+        ledger.leave()
         one.do("run 2.5")
-        ledger.away.clear()
+        ledger.come_back()
         one.do("run 0.5")
         ledger.balance(one.sent)
         assert ledger.lost > 100
-        assert f"{ledger.lost} samples missing: nobody read" in " ".join(ledger.notices)
+        ledger.told_what_it_lost()
 
 
 def test_a_reader_that_was_stopped_and_first_wakes_without_a_sample_is_told_what_it_lost_all_the_same(monkeypatch):
@@ -461,7 +508,7 @@ def test_a_reader_that_was_stopped_and_first_wakes_without_a_sample_is_told_what
     with source() as one, read(one) as ledger:
         one.do("run 0.5")
         ledger.balance(one.sent)
-        ledger.away.set()
+        ledger.leave()
         one.do("run 2.5")
         pull = lsl._Link.pull
         waking = iter([True])
@@ -472,11 +519,11 @@ def test_a_reader_that_was_stopped_and_first_wakes_without_a_sample_is_told_what
             return pull(link, timeout)
 
         monkeypatch.setattr(lsl._Link, "pull", wake)
-        ledger.away.clear()
+        ledger.come_back()
         one.do("run 0.5")
         ledger.balance(one.sent)
         assert ledger.lost > 100
-        assert f"{ledger.lost} samples missing: nobody read" in " ".join(ledger.notices)
+        ledger.told_what_it_lost()
 
 
 def test_the_clock_is_measured_and_given_and_not_when_the_source_does_not_answer(monkeypatch):
