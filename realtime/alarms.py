@@ -35,8 +35,8 @@ def patience(pause: float) -> float:
     is not known: `STALE`, within a second of its last sample; of one that sends more seldom than three times a second
     `PACKETS` such pauses.
 
-    >>> [patience(pause) for pause in (0.02, math.nan, 0.56, 60.0)]
-    [0.8, 0.8, 1.4, 10.0]
+    >>> [patience(pause) for pause in (0.02, math.nan, 0.5, 60.0)]
+    [0.8, 0.8, 1.25, 10.0]
     """
     return max(STALE, min(PACKETS * pause, LONGEST)) if pause > 0 else STALE
 
