@@ -418,7 +418,7 @@ class BandPower:
             relative = absolute / np.nansum(absolute, axis=1, keepdims=True)
             bands = dict(zip(BANDS, absolute.T, strict=True))
             ratio = bands["theta"] / bands["beta"]
-        self._slow.append(density[:, : self._bins])
+        self._slow.append(density[:, : self._bins].copy())  # a view would keep all of it, megabytes a second
         slope, peak = self._slowly(frequencies[: self._bins])
         ok = ~np.isnan(absolute[:, 0])
         return Rhythms(
