@@ -532,6 +532,10 @@ def test_a_live_session_that_is_stopped_ends_in_order(tmp_path, stop):
         assert content.count(b"<sample_count>") == len(file.streams)  # every stream has its footer
 
 
+def affect_streams():
+    return [info for info in pylsl.resolve_streams(3.0) if info.type() == "Affect" and info.name() == "insula"]
+
+
 def test_a_dashboard_that_is_killed_leaves_the_engine_recording_and_publishing(tmp_path):
     process, record = start_live(tmp_path, env={"DISPLAY": ":offscreen", "QT_QPA_PLATFORM": "offscreen"})
     (session,) = [address for address in running_sessions() if Path(address).name.startswith(f"{process.pid}-")]
@@ -547,7 +551,7 @@ def test_a_dashboard_that_is_killed_leaves_the_engine_recording_and_publishing(t
     window.kill()
     window.wait()
     before = record.stat().st_size
-    (info,) = pylsl.resolve_bypred("type='Affect' and name='insula'", timeout=10)
+    info = max(affect_streams(), key=pylsl.StreamInfo.created_at)  # other sessions may run on this machine
     inlet = pylsl.StreamInlet(info)
     inlet.open_stream(10)
     inlet.pull_sample(20)
