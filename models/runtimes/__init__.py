@@ -14,6 +14,7 @@ import numpy as np
 
 from models.api import ModelError, Runtime
 from models.bundle import GRAPH, INPUTS, OUTPUTS, Bundle, golden
+from models.runtimes.external import keeps_tensors_elsewhere
 
 INSTALL = {
     "onnxruntime": 'pip install "onnxruntime>=1.20"',
@@ -30,8 +31,6 @@ LOWER = 300.0
 """In bf16 or fp16 a runtime may differ from the golden output by so many times the manifest's tolerance, which is for
 fp32: 3 % of the largest value at the usual 1e-4. bf16 keeps 8 significant bits, fp16 11, fp32 24."""
 Precision = Literal["fp32", "bf16", "fp16"]
-_EXTERNAL = b"\n\x08location"
-"""How a tensor kept outside the graph's file names that file, in ONNX's protobuf: field 1, eight letters."""
 
 
 class NamedRuntime(Runtime, Protocol):
@@ -112,7 +111,11 @@ def first_that_agrees(
 def read_graph(bundle: Bundle, name: str = GRAPH) -> bytes:
     """A graph of the bundle, its hash checked, to be parsed. One that keeps tensors in other files is refused."""
     graph = bundle.read(name)
-    if _EXTERNAL in graph:
+    try:
+        elsewhere = keeps_tensors_elsewhere(graph)
+    except ValueError as error:
+        raise ModelError(f"{bundle.folder / name}: is no ONNX graph ({error}); export the bundle again") from None
+    if elsewhere:
         raise ModelError(
             f"{bundle.folder / name}: keeps tensors in other files, which is refused; export it as one file"
         )

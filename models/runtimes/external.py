@@ -1,0 +1,75 @@
+"""Whether an ONNX graph keeps tensors in other files, found by walking it as the protobuf it is.
+
+A search for the words of such an entry can be deceived: protobuf writes the same number in several ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+MODEL, GRAPH, NODE, ATTRIBUTE, SPARSE, FUNCTION, TRAINING, TENSOR = range(8)
+INSIDE: Mapping[int, Mapping[int, int]] = {
+    MODEL: {7: GRAPH, 20: TRAINING, 25: FUNCTION},
+    GRAPH: {1: NODE, 5: TENSOR, 15: SPARSE},
+    NODE: {5: ATTRIBUTE},
+    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH, 22: SPARSE, 23: SPARSE},
+    SPARSE: {1: TENSOR, 2: TENSOR},
+    FUNCTION: {7: NODE, 11: ATTRIBUTE},
+    TRAINING: {1: GRAPH, 2: GRAPH},
+}
+"""Where messages that may hold tensors stand in others, by field number (onnx.proto, IR version 12)."""
+EXTERNAL_DATA, DATA_LOCATION = 13, 14
+"""Fields of a tensor that say where its data lies; the second is 0 when it lies in the tensor."""
+DEEPEST = 100
+"""Messages inside each other; protobuf's own limit."""
+
+
+def keeps_tensors_elsewhere(graph: bytes) -> bool:
+    """Whether any tensor of an ONNX model says that its data lies in another file. ValueError if it is no protobuf."""
+    waiting = [(MODEL, memoryview(graph), 0)]
+    while waiting:
+        kind, content, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} messages inside each other")
+        for number, value in _fields(content):
+            if kind == TENSOR:
+                if number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0):
+                    return True
+            elif isinstance(value, memoryview) and number in INSIDE[kind]:
+                waiting.append((INSIDE[kind][number], value, depth + 1))
+    return False
+
+
+def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of every field of a message; of one of fixed size the value is 0."""
+    at = 0
+    while at < len(content):
+        key, at = _varint(content, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _varint(content, at)
+            yield number, value
+            continue
+        if wire == 2:
+            length, at = _varint(content, at)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"a field of wire type {wire}")
+        if length > len(content) - at:
+            raise ValueError("a field is cut off")
+        yield number, content[at : at + length] if wire == 2 else 0
+        at += length
+
+
+def _varint(content: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at == len(content):
+            break
+        byte = content[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & (1 << 64) - 1, at
+    raise ValueError("a number without an end")
