@@ -176,14 +176,16 @@ def about(bundle: Bundle | None, title: str) -> dict[str, str]:
     return said
 
 
-def place_of(path: str | None, options: argparse.Namespace) -> Path | Study | None:
+def place_of(path: str | None, options: argparse.Namespace, whose: str | None = None) -> Path | Study | None:
     """Where a session is recorded: in a file that ends in .xdf, else as the next run of a study folder.
+
+    Of several people it is ``whose``.
 
     Raises UsageError, and XdfError for a label that is none, before anything is opened.
     """
     from realtime.record import Study, study_path
 
-    codes = {"participant": options.participant, "session": options.session, "task": options.task}
+    codes = {"participant": whose or options.participant, "session": options.session, "task": options.task}
     given = {**codes, "run": options.number}
     named = [f"--{name}" for name, code in given.items() if code is not None]
     if path is None or path.endswith(".xdf"):
@@ -734,10 +736,8 @@ def plans_of(
         raise UsageError(f"{folder}: several people need several records. Name a study folder.")
     plans = []
     for code, addresses in people.items():
-        if folder is not None:
-            options.participant = code
         own = table and str(Path(table).with_stem(f"{Path(table).stem}-{code}"))
-        plans.append((code, addresses, place_of(folder, options), own))
+        plans.append((code, addresses, place_of(folder, options, folder and code), own))
         check_outputs(own)
     return plans
 
@@ -789,17 +789,17 @@ def attend(
 
     opened = [open_device(address) for address in sources]
     use_network()  # also without lsl: sources, for insula's own outlets
-    others, own = {} if taken is None else taken, set[str]()
+    own: dict[str, str] = {}
     for address, device in zip(sources, opened, strict=True):
         if not (uid := getattr(device, "uid", "")):
             continue
-        said = f"{address} of {whose}" if whose else address
+        if uid in own:
+            raise DeviceError(f"{address}: is the same stream as {own[uid]}. Name each source once.")
+        own[uid] = address
         # Several people may share markers, but no signals.
-        shared = all(info.kind == "markers" for info in device.streams)
-        other = said if shared else others.setdefault(uid, said)
-        if uid in own or other != said:
-            raise DeviceError(f"{address}: is the same stream as {other}. Name each source once.")
-        own.add(uid)
+        signals = any(info.kind != "markers" for info in device.streams)
+        if signals and taken is not None and (other := taken.setdefault(uid, whose)) != whose:
+            raise DeviceError(f"{address}: is the same stream as one of {other}. Nobody shares a headset or strap.")
     console.print(RESEARCH_USE)
     if reaches := reach():
         console.print(reaches, style="yellow")
