@@ -26,7 +26,7 @@ WRAPPED = {  # library: the files (or folders) that may import it
     "bleak": ("devices/polar.py",),
     "brainflow": ("devices/brainflow.py",),
     "pylsl": ("devices/lsl.py", "realtime/outlet.py"),
-    "onnxruntime": ("models/runtimes/ort.py",),
+    "onnxruntime": ("models/runtimes/ort.py", "offline_training/precision.py"),
     "onnxruntime_ep_nv_tensorrt_rtx": ("models/runtimes/rtx.py",),
     "openvino": ("models/runtimes/openvino.py",),
     "tensorrt": ("models/runtimes/trt.py",),

@@ -10,30 +10,39 @@ from numpy.typing import NDArray
 
 from models.api import Arrays, ModelError
 from models.bundle import GRAPH, INPUTS, OUTPUTS, Bundle
-from models.runtimes import NamedRuntime, Precision, check_names, one_line, read_graph
+from models.runtimes import NamedRuntime, Precision, check_names, first_that_agrees, one_line, read_graph
+
+QUANTISED = "graph-int8.onnx"
+"""What a bundle calls its graph with the large products in 8 bits; `offline_training.precision` makes it."""
 
 
 class OrtRuntime:
     """A session of ONNX Runtime; named arrays in, named arrays out."""
 
-    precision: Precision = "fp32"
-
-    def __init__(self, session: onnxruntime.InferenceSession, where: str) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, where: str, precision: Precision = "fp32") -> None:
         self._session = session
-        self.about = f"ONNX Runtime {onnxruntime.__version__}, fp32, {where}"
+        self.precision = precision
+        self.about = f"ONNX Runtime {onnxruntime.__version__}, {precision}, {where}"
 
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
         feed = {name: np.ascontiguousarray(inputs[name], dtype=np.float32) for name in INPUTS}
         return dict(zip(OUTPUTS, self._session.run(list(OUTPUTS), feed), strict=True))
 
 
-def load(bundle: Bundle, threads: int = 1) -> NamedRuntime:
-    """The graph of ``bundle`` in a session of its own.
+def load(bundle: Bundle, threads: int = 1, precision: Precision | None = None) -> NamedRuntime:
+    """The graph of ``bundle`` in a session of its own: in int8 where the bundle has one and the golden output allows
+    it on this processor, else in fp32. ``precision`` takes one of the two.
 
     One thread and no spinning: beside acquisition and a dashboard on two cores, more threads cost more than they give
     (p95 of seconds under contention were measured with two).
     """
-    return OrtRuntime(_session(bundle, _options(threads)), f"{threads} thread{'s' * (threads > 1)}")
+    both: list[Precision] = ["int8", "fp32"] if QUANTISED in bundle.files else ["fp32"]
+    where = f"{threads} thread{'s' * (threads > 1)}"
+
+    def made(each: Precision) -> NamedRuntime:
+        return OrtRuntime(_session(bundle, _options(threads), QUANTISED if each == "int8" else GRAPH), where, each)
+
+    return first_that_agrees("ort", bundle, [precision] if precision else both, made)
 
 
 def load_provider(bundle: Bundle, provider: str, library: str, settings: Mapping[str, str]) -> NamedRuntime:
@@ -64,14 +73,14 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _session(bundle: Bundle, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    graph = read_graph(bundle)
+def _session(bundle: Bundle, options: onnxruntime.SessionOptions, name: str = GRAPH) -> onnxruntime.InferenceSession:
+    graph = read_graph(bundle, name)
     # A provider of a plug-in stands in the options; naming others would push it aside.
     named = {} if options.has_providers() else {"providers": ["CPUExecutionProvider"]}
     try:
         session = onnxruntime.InferenceSession(graph, options, **named)
     except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class of its errors
-        raise ModelError(f"{bundle.folder / GRAPH}: ONNX Runtime cannot load it ({one_line(error)})") from None
+        raise ModelError(f"{bundle.folder / name}: ONNX Runtime cannot load it ({one_line(error)})") from None
     given, made = session.get_inputs(), session.get_outputs()
-    check_names(str(bundle.folder / GRAPH), [entry.name for entry in given], [entry.name for entry in made])
+    check_names(str(bundle.folder / name), [entry.name for entry in given], [entry.name for entry in made])
     return session
