@@ -28,9 +28,9 @@ INSTALL = {
 AUTO = ("trt", "rtx", "ort")
 """What ``auto`` takes: the first that this machine can run."""
 LOWER = 300.0
-"""In bf16 or fp16 a runtime may differ from the golden output by so many times the manifest's tolerance, which is for
-fp32: 3 % of the largest value at the usual 1e-4. bf16 keeps 8 significant bits, fp16 11, fp32 24."""
-Precision = Literal["fp32", "bf16", "fp16"]
+"""In bf16, fp16 or int8 a runtime may differ from the golden output by so many times the manifest's tolerance, which is
+for fp32: 3 % of the largest value at the usual 1e-4. bf16 keeps 8 significant bits, fp16 11, fp32 24."""
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 class NamedRuntime(Runtime, Protocol):
