@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.api import InputSpec, ModelError, WindowSpec
-from models.fields import Fields
+from models.fields import Fields, read_json
+from models.network import Shapes, check_network, tensor_shapes
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
@@ -350,17 +350,28 @@ def load_bundle(folder: Path) -> Bundle:
     raw = _read_regular(folder, MANIFEST, MAX_MANIFEST_BYTES)
     where = str(folder / MANIFEST)
     try:
-        parsed = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
+        parsed = read_json(raw)
+    except ValueError as error:
         raise ModelError(f"{where}: not JSON ({_one_line(error)}); fetch or export the bundle again") from None
     top = Fields(parsed, where, "")
     schema = top.take("schema")
     if schema != SCHEMA or isinstance(schema, bool):
         raise ModelError(f"{where}: schema is {schema!r:.40}, this insula reads {SCHEMA}; update insula or the bundle")
     files = _files(top.part("files"), where)
+    tensors: Shapes = {}
     for name, (sha256, size) in files.items():
-        _read_checked(folder, name, sha256, size)
+        content = _read_checked(folder, name, sha256, size)
+        if name == WEIGHTS:
+            tensors = tensor_shapes(content, str(folder / name))
     manifest = _manifest(top)
+    check_network(
+        Fields(dict(manifest.network), where, "network"),
+        manifest.window,
+        len(manifest.targets),
+        manifest.embedding,
+        tensors,
+        str(folder / WEIGHTS),
+    )
     return Bundle(folder=folder, manifest=manifest, files=files, hash=hashlib.sha256(raw).hexdigest())
 
 
@@ -545,17 +556,6 @@ def _rising(values: Sequence[float]) -> bool:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a field stands twice")
-    return found
 
 
 def _read_regular(folder: Path, name: str, limit: int) -> bytes:

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from models.api import ModelError
 
 _T = TypeVar("_T")
+
+
+def read_json(content: bytes) -> object:
+    """What JSON of outside stands for. Raises ValueError: not JSON, a field twice, NaN, nested beyond reading."""
+    try:
+        return json.loads(content.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field stands twice")
+    return found
 
 
 class Fields:
@@ -74,9 +94,14 @@ class Fields:
         return float(value)
 
     def integer(self, field: str, low: int, high: int) -> int:
-        value = self.take(field)
+        return self._integer(self.take(field), self._name(field), low, high)
+
+    def integers(self, field: str, least: int, most: int, low: int, high: int) -> tuple[int, ...]:
+        return tuple(self._list(field, least, most, lambda value, name: self._integer(value, name, low, high)))
+
+    def _integer(self, value: object, name: str, low: int, high: int) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.wrong(field, value, f"a whole number from {low} to {high}")
+            raise ModelError(f"{self._where}: {name} is {found(value)}, expected a whole number from {low} to {high}")
         return value
 
     def boolean(self, field: str) -> bool:

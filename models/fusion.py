@@ -11,6 +11,7 @@ export as plain matrix products and see the same resting normalisation.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +39,8 @@ SHARPNESS = 80.0
 """Of the softmax over beat intervals; large enough that the highest peak alone decides."""
 ENVELOPE_STRIDE = 10
 """Samples of the grid between points of the ECG's envelope."""
+MAX_HEART_FIGURES = 20_000_000
+"""Of the heart descriptor's largest fixed matrix, which grows with the square of the window: 250 s at 200 Hz."""
 RHYTHM_HZ = np.arange(5, 41) / 10.0
 """0.5 to 4 Hz in steps of 0.1 Hz: heart rate and its first harmonics."""
 
@@ -73,6 +76,8 @@ class FusionConfig:
             raise ValueError(f"a window of {self.seconds} s is too short: at least 2 s")
         if self.eeg.patch != self.rate or self.ecg.patch != self.rate:
             raise ValueError(f"patches must be one second, {self.rate} samples")
+        if self.heart and math.prod(_heart_grid(self.samples, self.rate)) > MAX_HEART_FIGURES:
+            raise ValueError(f"windows of {self.seconds} s at {self.rate} Hz are too long for the heart descriptor")
 
     @property
     def samples(self) -> int:
@@ -129,6 +134,13 @@ class BandPower(nn.Module):
         return torch.log(bands + BAND_FLOOR_UV2).flatten(1)
 
 
+def _heart_grid(samples: int, rate: int) -> tuple[int, int]:
+    """How many points the envelope of an ECG has, and how many frequencies up to 8 Hz its power spectrum."""
+    points = (samples - 4) // ENVELOPE_STRIDE - 1
+    # Zero-padded to twice the span: a linear, not a circular autocorrelation. Up to 8 Hz, six harmonics of 80 bpm.
+    return points, round(8.0 * 2 * points * ENVELOPE_STRIDE / rate)
+
+
 class Heart(nn.Module):
     """The heart's rhythm from (B, L, T) ECG of any scale and sign: (B, 1 + features).
 
@@ -147,11 +159,10 @@ class Heart(nn.Module):
 
     def __init__(self, samples: int, rate: int, features: int) -> None:
         super().__init__()
-        points = (samples - 4) // ENVELOPE_STRIDE - 1
+        points, bins = _heart_grid(samples, rate)
         times = (np.arange(points) * ENVELOPE_STRIDE) / rate
         span = points * ENVELOPE_STRIDE / rate
-        # Zero-padded to twice the span: a linear, not a circular autocorrelation. Up to 8 Hz, six harmonics of 80 bpm.
-        frequencies = np.arange(1, round(8.0 * 2 * span) + 1) / (2 * span)
+        frequencies = np.arange(1, bins + 1) / (2 * span)
         log_rates = np.linspace(np.log(RATES_BPM[0] / 60), np.log(RATES_BPM[1] / 60), 128)
         hann = np.hanning(points)[:, None]
         rhythm = 2 * np.pi * np.outer(times, RHYTHM_HZ)

@@ -12,6 +12,7 @@ One that can be pre-trained also has ``reconstruct(x, mask)``: the patches it ma
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -56,14 +57,42 @@ def encoders() -> dict[str, str]:
 
     Nothing is imported for it.
     """
-    found = {}
-    for module in pkgutil.iter_modules(__path__):
-        spec = importlib.util.find_spec(f"{__name__}.{module.name}")
-        source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-        if "\nclass Encoder(" in source:
-            said = ast.get_docstring(ast.parse(source)) or ""
-            found[module.name] = said.split("\n\n")[0].replace("\n", " ")
-    return dict(sorted(found.items()))
+    return dict(_described())
+
+
+@functools.cache
+def _described() -> dict[str, str]:
+    sources = {module.name: _source(module.name) for module in pkgutil.iter_modules(__path__)}
+    return {
+        name: (ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0].replace("\n", " ")
+        for name, source in sorted(sources.items())
+        if "\nclass Encoder(" in source
+    }
+
+
+def declared(name: str) -> dict[str, str]:
+    """The fields of an encoder's ``Config`` apart from ``encoder``, and the type of each as its file writes it.
+
+    Nothing is imported for it: so a manifest is checked where the library that builds the network is not installed.
+    """
+    return dict(_declared(name))
+
+
+@functools.cache
+def _declared(name: str) -> dict[str, str]:
+    return {
+        field.target.id: ast.unparse(field.annotation)
+        for part in ast.parse(_source(name)).body
+        if isinstance(part, ast.ClassDef) and part.name == "Config"
+        for field in part.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id != "encoder"
+    }
+
+
+@functools.cache
+def _source(name: str) -> str:
+    spec = importlib.util.find_spec(f"{__name__}.{name}")
+    return Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
 
 
 def read_config(entry: Fields) -> EncoderConfig:

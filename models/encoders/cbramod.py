@@ -26,6 +26,8 @@ from models.fields import Fields
 TIME_KERNEL, TIME_STRIDE, TIME_PADDING = 49, 25, 24
 DEFAULT_POSITION_KERNEL = (19, 7)
 MAX_WEIGHTS_BYTES = 50_000_000
+MAX_PATCH = 2000
+"""Samples of a patch that a manifest may ask for: the matrices of its spectrum grow with the square."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,16 +78,16 @@ class Config:
 
 def read(entry: Fields) -> Config:
     """From the manifest."""
-    channels, patches = entry.numbers("position_kernel", 2, 1, 999)
+    channels, patches = entry.integers("position_kernel", 2, 2, 1, 999)
     return Config(
         d_model=entry.integer("d_model", 8, 8192),
         layers=entry.integer("layers", 1, 256),
         heads=entry.integer("heads", 2, 256),
         ffn=entry.integer("ffn", 1, 65_536),
-        patch=entry.integer("patch", 25, 10_000),
+        patch=entry.integer("patch", 25, MAX_PATCH),
         dropout=entry.number("dropout", 0.0, 0.99),
         norm_groups=entry.integer("norm_groups", 1, 1024),
-        position_kernel=(round(channels), round(patches)),
+        position_kernel=(channels, patches),
     )
 
 

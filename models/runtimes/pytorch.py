@@ -12,7 +12,8 @@ from models.bundle import INPUTS, MANIFEST, OUTPUTS, WEIGHTS, Bundle
 from models.encoders import read_config
 from models.fields import Fields
 from models.fusion import FusionConfig, FusionModel
-from models.runtimes import NamedRuntime, Precision
+from models.network import check_tensors, tensor_shapes
+from models.runtimes import NamedRuntime, Precision, one_line
 
 
 class TorchRuntime:
@@ -42,13 +43,23 @@ def load_model(bundle: Bundle) -> FusionModel:
     try:
         config = fusion_config(Fields(dict(bundle.manifest.network), str(where), "network"))
     except ValueError as error:
-        raise ModelError(f"{where}: network cannot be built ({' '.join(str(error).split()):.200})") from None
+        raise ModelError(f"{where}: network cannot be built ({one_line(error)})") from None
+    made = {"eeg": config.eeg_dim, "ecg": config.ecg_dim}
+    if made != bundle.manifest.embedding:
+        raise ModelError(f"{where}: network makes embeddings of {made}, embedding is {dict(bundle.manifest.embedding)}")
+    weights, path = bundle.read(WEIGHTS), str(bundle.folder / WEIGHTS)
+    # On a device without memory first: what is described takes none before the weights are found to be of it.
+    try:
+        with torch.device("meta"):
+            wanted = {name: tuple(value.shape) for name, value in FusionModel(config).state_dict().items()}
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise ModelError(f"{where}: network cannot be built ({one_line(error)})") from None
+    check_tensors(tensor_shapes(weights, path), wanted, path)
     model = FusionModel(config)
     try:
-        model.load_state_dict(safetensors.torch.load(bundle.read(WEIGHTS)))
+        model.load_state_dict(safetensors.torch.load(weights))
     except (RuntimeError, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{bundle.folder / WEIGHTS}: does not fit the manifest's network ({reason})") from None
+        raise ModelError(f"{path}: does not fit the manifest's network ({one_line(error)})") from None
     return model.eval()
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from models.api import ModelError
 from models.bundle import (
     GOLDEN,
+    WEIGHTS,
     ContinuousCalibration,
     OrdinalCalibration,
     Target,
@@ -177,8 +179,14 @@ def mixed(bundle, tmp_path_factory):
             }
             for used, fits in bundle.manifest.calibration.items()
         },
+        network={**bundle.manifest.network, "targets": 3},
     )
-    files = {name: bundle.read(name) for name in bundle.files} | {GOLDEN: pack_golden(inputs, outputs)}
+    weights = safetensors.numpy.load(bundle.read(WEIGHTS))
+    weights |= {name: np.repeat(weights[name], 2, axis=0)[:3] for name in ("head.1.weight", "head.1.bias")}
+    files = {name: bundle.read(name) for name in bundle.files} | {
+        GOLDEN: pack_golden(inputs, outputs),
+        WEIGHTS: safetensors.numpy.save(weights),
+    }
     return write_bundle(tmp_path_factory.mktemp("mixed") / "bundle", manifest, files)
 
 
