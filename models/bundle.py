@@ -43,6 +43,8 @@ MAX_CHANNELS = 1024
 MAX_WINDOW_SAMPLES = 1_000_000
 KINDS = ("eeg", "ecg")
 """The kinds of signal that this schema knows."""
+UNIT = "uV"
+"""Of every input: the scaling to what an encoder wants is inside the graph."""
 INPUTS = (*KINDS, "use", "rest_mean", "rest_sd")
 OUTPUTS = ("logit", "embedding")
 TARGET_KINDS = ("binary", "ordinal", "continuous")
@@ -468,11 +470,14 @@ def _window(entry: Fields) -> WindowSpec:
         low, high = one.numbers("band", 2, 0.0, 1e6)
         if not 0 < low < high < rate / 2:
             raise one.wrong("band", [low, high], f"0 < low < high < {rate / 2:g} Hz")
+        unit = one.line("unit", 20)
+        if unit != UNIT:
+            raise one.wrong("unit", unit, f'"{UNIT}", which every network takes')
         inputs.append(
             InputSpec(
                 kind=one.line("kind", 40),
                 channels=channels,
-                unit=one.line("unit", 20),
+                unit=unit,
                 band=(low, high),
                 notch=one.numbers("notch", None, 1.0, 1e6),
                 min_channels=one.integer("min_channels", 1, len(channels)),

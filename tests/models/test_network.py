@@ -109,6 +109,38 @@ def test_a_network_that_cannot_be_is_named_when_the_bundle_is_read_whatever_comp
     assert said in line(error)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["window"]["inputs"][0].update(unit="mV"), "window.inputs[0].unit is 'mV', expected \"uV\""),
+        (lambda m: m["window"]["inputs"][1].update(unit="V"), "window.inputs[1].unit is 'V', expected \"uV\""),
+        (lambda m: m["window"].update(rate=250.0), "network.rate is 200, expected 250, as window.rate says"),
+        (lambda m: m["window"].update(rate=200.5), "network.rate is 200, expected 200.5, as window.rate says"),
+        (lambda m: m["window"].update(seconds=5.0), "network.seconds is 4, expected 5, as window.seconds says"),
+        (lambda m: m["window"].update(seconds=4.001), "network.seconds is 4, expected 4.001, as window.seconds says"),
+        (
+            lambda m: m["window"]["inputs"][0]["channels"].append("Cz"),
+            "network.eeg_channels is 6, expected 7, as window.inputs[0].channels says",
+        ),
+        (
+            lambda m: m["window"]["inputs"][1]["channels"].append("ECG2"),
+            "network.ecg_channels is 1, expected 2, as window.inputs[1].channels says",
+        ),
+        (lambda m: m["network"].update(rate=100), "network.rate is 100, expected 200, as window.rate says"),
+        (lambda m: m["network"]["ecg"].update(patch=100), "network.ecg.patch is 100, expected 200: a patch is one"),
+        (lambda m: m["network"].update(targets=3), "network.targets is 3, expected 2, as targets says"),
+    ],
+)
+def test_a_window_that_is_not_the_networks_is_one_line_when_the_bundle_is_read(folder, change, said):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ModelError) as error:
+        load_bundle(folder)
+    assert said in line(error)
+
+
 def test_weights_of_another_network_are_refused_when_the_bundle_is_read(bundle, tmp_path):
     tensors = safetensors.numpy.load(bundle.read(WEIGHTS))
     for name in ("absent_eeg", "absent_ecg", "head.1.weight", "head.1.bias"):
