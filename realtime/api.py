@@ -87,15 +87,39 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Traces:
-    """Samples for the eye: raw, in the stream's unit, decimated to min/max pairs when the rate is above 250 Hz.
+    """Samples for the eye, in the stream's unit, decimated to min/max pairs when the rate is above 250 Hz.
 
-    ``times`` (n,), ``data`` (n, channels). ``gap`` says that samples are missing just before.
+    ``times`` (n,), ``data`` (n, rows): the stream's channels as they came, or what the last `Shown` of the stream says.
+    ``gap`` says that samples are missing just before.
     """
 
     stream: str
     times: NDArray[np.float64]
     data: NDArray[np.float32]
     gap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the `Traces` of a stream are from here on; without one they are its channels as they came.
+
+    For the eye alone: record, model, quality, rhythms and heart take the stream as it came.
+    """
+
+    stream: str
+    labels: tuple[str, ...]
+    """(rows,)."""
+    reference: str = "as recorded"
+    """What was asked for, as ``repair`` is."""
+    repair: bool = False
+    said: str = ""
+    """What is shown, or why what was asked for is not, in words; "" when nothing was asked for."""
+    interpolated: tuple[str, ...] = ()
+    """Those of the ``labels`` that are made of the other channels."""
+    altered: bool = False
+    """Whether anything but what came is shown."""
+    anew: bool = False
+    """The traces before are void; those of them that are kept come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +318,7 @@ class Ended:
     reason: str = ""
 
 
-Update = Hello | Traces | Marked | Noted | Estimated | Beats | Body | Health | Cleared | Ended
+Update = Hello | Traces | Shown | Marked | Noted | Estimated | Beats | Body | Health | Cleared | Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +356,15 @@ class SetLoop:
 
 
 @dataclass(frozen=True, slots=True)
+class SetDisplay:
+    """Draw EEG against another reference, a name of `realtime.rereference.SCHEMES`, or repaired. For the eye alone."""
+
+    reference: str = "as recorded"
+    repair: bool = False
+    """Without blinks, and bad channels interpolated."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """The researcher's marker, stamped when it reaches the engine."""
 
@@ -345,4 +378,4 @@ class Stop:
     """End the session."""
 
 
-Command = Play | Pause | SetSpeed | Seek | Step | SetLoop | Mark | Stop
+Command = Play | Pause | SetSpeed | Seek | Step | SetLoop | SetDisplay | Mark | Stop

@@ -41,6 +41,7 @@ from realtime.api import (
     Mark,
     Marked,
     Noted,
+    Shown,
     Traces,
     Update,
 )
@@ -226,6 +227,7 @@ class _History:
         self._health: Health | None = None
         self._ended: Ended | None = None
         self._traces: dict[str, deque[Traces]] = {}
+        self._shown: dict[str, Shown] = {}
         self._kept = _Packed(KEPT)
         self._newest: Estimated | None = None
         self._notes: deque[Noted] = deque(maxlen=NOTES_KEPT)
@@ -248,6 +250,10 @@ class _History:
                 queue.append(update)
                 while queue[0].times[-1] < update.times[-1] - TRACE_SECONDS:
                     queue.popleft()
+            case Shown():
+                self._shown[update.stream] = update
+                if update.anew:
+                    self._traces.pop(update.stream, None)
             case Cleared():
                 self._traces.clear()
                 self._kept.clear()
@@ -278,6 +284,7 @@ class _History:
     def __iter__(self) -> Iterator[Update | bytes]:
         if self._hello:
             yield self._hello
+        yield from self._shown.values()
         for queue in self._traces.values():
             yield from queue
         yield from self._kept

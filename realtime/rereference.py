@@ -77,8 +77,8 @@ def average(labels: Sequence[str], *, bad: Collection[str] = ()) -> Montage:
         raise MontageError(
             f"average reference: {_listed(strange)} cannot be left out, the stream has {_listed(labels)}"
         )
-    head = np.array([is_electrode(label) for label in labels])
-    used = head & np.array([label not in bad for label in labels])
+    head = np.array([is_electrode(label) for label in labels], np.bool_)
+    used = head & np.array([label not in bad for label in labels], np.bool_)
     if used.sum() < LEAST_AVERAGED:
         raise MontageError(
             f"average reference: {used.sum()} usable electrodes among {_listed(labels)}, at least {LEAST_AVERAGED} are "
@@ -103,7 +103,7 @@ def linked_mastoids(labels: Sequence[str]) -> Montage:
         wanted = ", ".join(" and ".join(pair) for pair in MASTOIDS)
         raise MontageError(f"linked mastoids: one of the pairs {wanted} is needed, the stream has {_listed(labels)}")
     left, right = names.index(pair[0]), names.index(pair[1])
-    head = np.array([is_electrode(label) for label in labels])
+    head = np.array([is_electrode(label) for label in labels], np.bool_)
     matrix = np.eye(len(labels))
     matrix[head, left] -= 0.5
     matrix[head, right] -= 0.5

@@ -60,6 +60,7 @@ from realtime.api import (
     Pause,
     Play,
     Seek,
+    SetDisplay,
     SetLoop,
     SetSpeed,
     Step,
@@ -67,6 +68,7 @@ from realtime.api import (
     StreamHealth,
     Update,
 )
+from realtime.display import displays
 from realtime.handover import Cut, Inbox, Slot
 from realtime.meters import Meter
 from realtime.physiology import Physiology
@@ -74,7 +76,6 @@ from realtime.record import Recordable, Recorder, Skipped, one_line
 from realtime.recording import Recording
 from realtime.remote import Server
 from realtime.sidecar import beginning, bundle_facts, conclusion
-from realtime.traces import Thinner
 from realtime.windows import Windower
 
 SUSPENDED = 1.0
@@ -170,7 +171,7 @@ class Session:
         self._rates = {info.key: info.rate for info in self.streams if info.rate}
         self._inbox = Inbox(self._rates, waits=not self._live)
         self._slot = Slot(waits=not self._live)
-        self._thinners = {info.key: Thinner(info) for info in self.streams if info.rate} if server else {}
+        self._displays = displays(self.streams, self._windower.picked) if server else {}
         self._meters = {info.key: Meter(info) for info in self.streams}
         self._recording: Recording | None = None
         self._description: dict[str, object] = {}
@@ -304,6 +305,8 @@ class Session:
                 self._put_notice(f"the session was held up for {now - looked:.1f} s; was the machine asleep?")
             looked = now
             self._obey()
+            for display in self._displays.values():
+                display.learn()
             if self._at_end and not self._linger() and self._at_end:  # it may be wound back meanwhile
                 break
             if self._look() or now >= due:
@@ -389,6 +392,9 @@ class Session:
                     self._inbox.put(Events(KEYBOARD.key, np.array([self._clock() - ago]), (label,)))
                 case Mark():
                     pass
+                case SetDisplay(reference=str(), repair=bool()):
+                    for display in self._displays.values():
+                        display.ask(command)
                 case Play() | Pause() | SetSpeed() | Seek() | Step() | SetLoop() if self._transport is not None:
                     _operate(self._transport, command)
 
@@ -467,14 +473,14 @@ class Session:
                 due = now + POLL
                 if self._live and now >= held:
                     self._tick(Tick(self._clock()))
-                for thinner in self._thinners.values():
-                    self._publish_all(thinner.take())
+                for display in self._displays.values():
+                    self._publish_all(display.turn())
         for stream, owed in self._owed.items():
             self._meters[stream].lost += owed  # no chunk came any more that could have said so
         self._offer(self._windower.finish())
         self._observe(None)
-        for thinner in self._thinners.values():
-            self._publish_all(thinner.take(everything=True))
+        for display in self._displays.values():
+            self._publish_all(display.finish())
 
     def _take(self, item: Item) -> None:
         match item:
@@ -487,8 +493,8 @@ class Session:
                     item = replace(item, lost=item.lost + owed)
                 self._keep(item.stream, item)
                 self._meters[item.stream].take(item)
-                if thinner := self._thinners.get(item.stream):
-                    self._publish_all(thinner.add(item))
+                if display := self._displays.get(item.stream):
+                    self._publish_all(display.push(item))
                 self._offer(self._windower.push(item))
                 self._observe(item)  # after the window: the model waits for nothing
                 if item.stream in self._marks:
@@ -539,6 +545,8 @@ class Session:
     def _offer(self, windows: Iterable[Window]) -> None:
         for window in windows:
             self._windows += 1
+            if (eeg := self._windower.picked.get("eeg")) is not None and eeg.stream in self._displays:
+                self._displays[eeg.stream].judge(window.quality.get("eeg", ()))
             if window.t_end in self._skips_of_record:
                 self._skip(window.t_end)
                 continue
@@ -635,11 +643,11 @@ class Session:
         self._at_end = False
         self._windows = self._estimates = self._skipped = 0
         self._owed.clear()
-        for thinner in self._thinners.values():
-            thinner.clear()
         for meter in self._meters.values():
             meter.rewind()
         self._publish(Cleared())
+        for display in self._displays.values():
+            self._publish_all(display.reset())
 
     # -- model thread ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ import pytest
 
 from devices.api import StreamInfo
 from realtime import remote
-from realtime.api import Beats, Body, Cleared, Ended, Figure, Mark, Marked, Pause, Traces
+from realtime.api import Beats, Body, Cleared, Ended, Figure, Mark, Marked, Pause, Shown, Traces
 from realtime.physiology import _nothing
 from realtime.remote import PENDING, Client, RemoteError, Server, running_sessions, sessions_folder
 
@@ -96,6 +96,21 @@ def onlooker(server: Server, then: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "in\n"
     return process
+
+
+def test_a_latecomer_is_told_how_a_stream_is_drawn_before_its_traces_and_none_that_were_drawn_otherwise():
+    with Server() as server:
+        for second in range(5):
+            server.publish(traces(second))
+        server.publish(Shown("eeg", ("Fp1-F7",), "bipolar", said="bipolar, 1 pair", altered=True, anew=True))
+        server.publish(Traces("eeg", np.array([9.0]), np.zeros((1, 1), np.float32)))
+        server.publish(Ended())
+        client = Client.attach(server.address)
+        got = gather(client, lambda got: any(isinstance(update, Ended) for update in got))
+        client.close()
+    kinds = [type(update) for update in got if isinstance(update, Shown | Traces)]
+    assert kinds == [Shown, Traces]
+    assert next(update for update in got if isinstance(update, Shown)).labels == ("Fp1-F7",)
 
 
 def test_a_latecomer_is_told_what_is_still_true():

@@ -21,7 +21,20 @@ from devices.xdf import XdfReplay
 from devices.xdf_format import XdfFile
 from models.model import Model
 from models.runtimes import load_runtime
-from realtime.api import Cleared, Ended, Estimated, Mark, Marked, Pause, Play, Seek, SetSpeed
+from realtime.api import (
+    Cleared,
+    Ended,
+    Estimated,
+    Mark,
+    Marked,
+    Pause,
+    Play,
+    Seek,
+    SetDisplay,
+    SetSpeed,
+    Shown,
+    Traces,
+)
 from realtime.handover import Inbox
 from realtime.record import Recorder
 from realtime.remote import Client, Server
@@ -193,6 +206,64 @@ def test_a_replay_that_is_wound_back_repeats_itself_and_its_record_does_not(bund
     assert records[0].keys() == records[1].keys()
     for name, (times, values) in records[0].items():
         np.testing.assert_array_equal(times, records[1][name][0])
+        np.testing.assert_array_equal(values, records[1][name][1])
+
+
+def test_what_is_drawn_otherwise_leaves_record_model_quality_and_rhythms_as_they_are_to_the_last_bit(bundle, tmp_path):
+    wanted = [SetDisplay("average", repair=True), SetDisplay("bipolar"), SetDisplay("average", repair=True)]
+    heard, judged, bodies, records = [], [], [], []
+
+    def followed(seen) -> int:
+        """How many choices are drawn."""
+        choices = [(one.reference, one.repair) for one in seen if isinstance(one, Shown)]
+        return len([one for one, before in zip(choices, [None, *choices], strict=False) if one != before])
+
+    for name in ("plain", "asked"):
+        seen: list = []
+        bodies.append([])
+        with Server() as server:
+            client = Client.attach(server.address)
+
+            def every(health, name=name, seen=seen, client=client) -> None:
+                seen.extend(client.poll())
+                if name == "asked" and wanted and followed(seen) == 3 - len(wanted):
+                    client.send(wanted.pop(0))
+
+            device = XdfReplay(DEMO, stop=40, speed=8.0)
+            estimates, _, _ = run(
+                *([device], bundle),
+                record=tmp_path / f"{name}.xdf",
+                server=server,
+                every=every,
+                bodies=bodies[-1],
+                linger=lambda name=name, seen=seen: name == "asked" and followed(seen) < 3,
+            )
+            until = time.monotonic() + 10
+            while not any(isinstance(update, Ended) for update in seen) and time.monotonic() < until:
+                seen += client.poll()
+            client.close()
+        heard.append(seen)
+        judged.append([update.quality for update in seen if isinstance(update, Estimated)])
+        bodies[-1] = (
+            bits(estimates),
+            body_bits(bodies[-1]),
+            [brain.absolute.tobytes() for body in bodies[-1] for brain in body.brains],
+        )
+        with XdfFile(tmp_path / f"{name}.xdf") as file:
+            records.append({s.name + s.type: file.read(s.id) for s in file.streams.values()})
+    assert not wanted
+    assert not any(isinstance(update, Shown) for update in heard[0])
+    shown = [update for update in heard[1] if isinstance(update, Shown) and update.anew]
+    assert [update.reference for update in shown][:2] == ["average", "bipolar"]
+    assert shown[-1].reference == "average"
+    widths = [update.data.shape[1] for update in heard[1] if isinstance(update, Traces) and update.stream == "eeg"]
+    assert set(widths) == {19, len(shown[1].labels)} == {19, 18}
+    assert judged[0] == judged[1]
+    assert bodies[0] == bodies[1]
+    assert len(bodies[0][0]) > 20
+    assert records[0].keys() == records[1].keys()
+    for name, (times, values) in records[0].items():
+        assert times.tobytes() == records[1][name][0].tobytes()
         np.testing.assert_array_equal(values, records[1][name][1])
 
 
