@@ -12,8 +12,12 @@ from realtime.api import STALE
 
 FIRST = 2.0
 """Seconds in which a source must have begun."""
+WITHIN = 0.95
+"""Seconds after which a stream is silent of which a packet has been due for a while: said within 1 s."""
+LATE = 1.5
+"""Pauses after which a packet is late, and not a little behind; a strap sends every 0.56 s, up to 0.2 s late."""
 PACKETS = 2.5
-"""Of a stream that sends seldom so many may be due before it is called silent: one that is lost is no silence."""
+"""Of a stream that sends more seldom so many may be due before it is called silent: one that is lost is no silence."""
 LONGEST = 10.0
 """Seconds after which every stream is silent, however seldom it sends."""
 REMEMBERED = 15
@@ -32,13 +36,16 @@ def kind(text: str) -> str:
 
 def patience(pause: float) -> float:
     """Seconds without a sample after which a stream is silent that usually sends every ``pause`` seconds, NaN when that
-    is not known: `STALE`, within a second of its last sample; of one that sends more seldom than three times a second
-    `PACKETS` such pauses.
+    is not known: within a second of its last sample, a strap too, but for what sends so seldom that a packet would not
+    be late by then: `PACKETS` such pauses.
 
-    >>> [patience(pause) for pause in (0.02, math.nan, 0.5, 60.0)]
-    [0.8, 0.8, 1.25, 10.0]
+    >>> [patience(pause) for pause in (0.02, math.nan, 0.561, 1.0, 60.0)]
+    [0.8, 0.8, 0.95, 2.5, 10.0]
     """
-    return max(STALE, min(PACKETS * pause, LONGEST)) if pause > 0 else STALE
+    if not pause > 0:
+        return STALE
+    within = WITHIN if LATE * pause < WITHIN else LONGEST
+    return max(STALE, min(PACKETS * pause, within))
 
 
 class Pace:
