@@ -176,6 +176,32 @@ def test_what_only_the_encoder_can_check_is_refused_in_a_line_before_its_network
     assert said in line(error)
 
 
+def figures(value, path=()):
+    """Where the figures and switches of a network stand, however deep."""
+    if isinstance(value, dict | list):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from figures(entry, (*path, key))
+    elif isinstance(value, int):
+        yield path
+
+
+def test_every_figure_of_a_network_that_is_another_than_it_was_trained_with_is_refused(bundle, tmp_path):
+    described = json.loads(json.dumps(bundle.manifest.network))
+    paths = list(figures(described))
+    for path in paths:
+
+        def change(network, path=path):
+            for key in path[:-1]:
+                network = network[key]
+            held = network[path[-1]]
+            network[path[-1]] = not held if isinstance(held, bool) else held * 2 + 2
+
+        with pytest.raises(ModelError) as error:
+            load_runtime("pytorch", with_network(bundle, tmp_path, change))
+        assert line(error), path
+    assert len(paths) > 20
+
+
 HUGE = """
 import json, resource, sys
 from pathlib import Path
