@@ -1,4 +1,8 @@
-"""The signals as they come: EEG stacked, ECG and others below, all on one scrolling time axis."""
+"""The signals: EEG stacked, ECG and others below, all on one scrolling time axis.
+
+They are drawn as they come. The engine draws EEG against another reference, or repaired, when this panel asks for it;
+the panel says in words what is drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,27 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtWidgets import QCheckBox, QComboBox
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
 
 from devices.api import StreamInfo
 from gui import look, plots
 from gui.history import History, stacked
 from gui.panels.quality import FAIR
-from realtime.api import Beats, Cleared, Command, Estimated, Hello, Marked, Traces, Update
+from realtime.api import (
+    Beats,
+    Cleared,
+    Command,
+    Ended,
+    Estimated,
+    Hello,
+    Marked,
+    SetDisplay,
+    Shown,
+    Traces,
+    Update,
+)
+from realtime.display import allowed
+from realtime.rereference import SCHEMES
 
 KEEP = 90.0
 """Seconds of every stream that stay in memory."""
@@ -27,6 +45,7 @@ STEPS = tuple(m * 10.0**e for e in range(-3, 6) for m in (1.0, 2.0, 5.0))
 MICROVOLTS = {"uv": 1.0, "µv": 1.0, "microvolts": 1.0, "mv": 1e3, "millivolts": 1e3, "v": 1e6, "volts": 1e6}
 MOST_BEATS = 400
 """More than a strip of 60 s can have."""
+UNTOUCHED = "The record, the model, the quality and the rhythms take the signals as they came."
 MARGIN = 66.0
 """Pixels right of the newest sample, for the scale bar."""
 
@@ -51,17 +70,15 @@ class Strip:
     def __init__(self, stream: StreamInfo, plot: pg.PlotItem) -> None:
         self.stream = stream
         self.plot = plot
-        self.names = [look.plain(name, 12) for name in stream.channels[:MOST_CHANNELS]]
-        rate = min(max(stream.rate, 1.0), MOST_POINTS)
-        self.history = History(len(self.names), math.ceil(KEEP * rate))
+        self.shown = Shown(stream.key, stream.channels)
         factor = MICROVOLTS.get(stream.unit.strip().lower())
         self.factor = factor or 1.0
         self.unit = "µV" if factor else look.plain(stream.unit, 8)
         self.scale = 50.0 if stream.kind == "eeg" else 1000.0
         self.fixed = False
         self.poor: frozenset[int] = frozenset()
-        colour = {"eeg": look.theme.eeg, "ecg": look.theme.ecg}.get(stream.kind, look.theme.other)
-        self.curve = pg.PlotCurveItem(pen=pg.mkPen(colour, width=1), antialias=True)
+        self.colour = {"eeg": look.theme.eeg, "ecg": look.theme.ecg}.get(stream.kind, look.theme.other)
+        self.curve = pg.PlotCurveItem(pen=pg.mkPen(self.colour, width=1), antialias=True)
         self.poor_curve = pg.PlotCurveItem(pen=pg.mkPen(look.theme.bad, width=1), antialias=True)
         self.beats: deque[tuple[float, str]] = deque(maxlen=MOST_BEATS)
         self.ticks = pg.PlotCurveItem(pen=pg.mkPen(look.theme.text, width=2), connect="pairs")
@@ -80,26 +97,57 @@ class Strip:
             *(self.bar, self.bar_text, self.note),
         ):
             plot.addItem(item, ignoreBounds=True)
+        self.scores: dict[str, float] = {}
+        self.lay_out()
+
+    def lay_out(self) -> None:
+        """A row for every channel of what is shown, and nothing in them yet."""
+        self.labels = self.shown.labels[:MOST_CHANNELS]
+        self.names = [look.plain(name, 12) for name in self.labels]
+        rate = min(max(self.stream.rate, 1.0), MOST_POINTS)
+        self.history = History(len(self.names), math.ceil(KEEP * rate))
         self.offsets = -np.arange(len(self.names), dtype=np.float64)
         self.low, self.high = (0.2 - len(self.names), 1.2) if len(self.names) > 1 else (-0.75, 1.15)
-        plot.setYRange(self.low, self.high, padding=0)
+        self.plot.setYRange(self.low, self.high, padding=0)
+        self.name_channels()
+
+    def show(self, shown: Shown) -> None:
+        """From here on traces are what ``shown`` says."""
+        before, self.shown = self.shown, shown
+        if shown.labels != before.labels:
+            self.lay_out()
+        elif shown.anew:
+            self.history.forget()
+        self.curve.setPen(pg.mkPen(look.theme.other if shown.altered else self.colour, width=1))
         self.name_channels()
 
     def name_channels(self) -> None:
-        """Write the channel names, those of poor channels with a cross."""
-        every = math.ceil(len(self.names) / 40)
-        ticks = [
-            (-float(row), f"✕ {name}" if row in self.poor else name)
-            for row, name in enumerate(self.names)
-            if row % every == 0
+        """Write the channel names, those of poor channels with a cross, of interpolated ones with a wavy sign."""
+        scores = [
+            min((self.scores.get(one.upper(), 1.0) for one in self.behind(row)), default=1.0) for row in self.labels
         ]
+        made = set(self.shown.interpolated)
+        self.poor = frozenset(row for row, score in enumerate(scores) if score < FAIR and self.labels[row] not in made)
+        every = math.ceil(len(self.names) / 40)
+        ticks = []
+        for row, name in enumerate(self.names):
+            sign = "≈ " if self.labels[row] in made else "✕ " if row in self.poor else ""
+            if row % every == 0:
+                ticks.append((-float(row), sign + name))
         self.plot.getAxis("left").setTicks([ticks])
+
+    def behind(self, label: str) -> tuple[str, ...]:
+        """The channels that a row is named after: itself, or both of a bipolar pair."""
+        channels = self.stream.channels
+        if label in channels:
+            return (label,)
+        pairs = ((label[:at], label[at + 1 :]) for at, sign in enumerate(label) if sign == "-")
+        return next((pair for pair in pairs if pair[0] in channels and pair[1] in channels), ())
 
     def judge(self, scores: dict[str, float]) -> None:
         """Take in how good the channels are: score by name in upper case."""
-        poor = frozenset(row for row, name in enumerate(self.names) if scores.get(name.upper(), 1.0) < FAIR)
-        if poor != self.poor:
-            self.poor = poor
+        if scores != self.scores:
+            self.scores = scores
             self.name_channels()
 
     def fit(self, rows: NDArray[np.float32]) -> None:
@@ -140,7 +188,7 @@ class Strip:
 
     def draw_beats(self, since: float, start: float) -> None:
         """A tick above the lead for every R peak ``since`` then."""
-        rows = {name: row for row, name in enumerate(self.stream.channels[:MOST_CHANNELS])}
+        rows = {name: row for row, name in enumerate(self.labels)}
         shown = [(time - start, rows[channel]) for time, channel in self.beats if time >= since and channel in rows]
         x = np.repeat([time for time, _ in shown], 2)
         # One lead has the strip to itself; among others the tick stands above its row.
@@ -150,7 +198,7 @@ class Strip:
 
     def draw_waves(self, since: float, start: float, *, shown: bool) -> None:
         """Bars below the lead from onset to offset of P, QRS and T of every beat ``since`` then."""
-        rows = {name: row for row, name in enumerate(self.stream.channels[:MOST_CHANNELS])}
+        rows = {name: row for row, name in enumerate(self.labels)}
         seen = [(rows[name], points) for name, points in self.waves if shown and points[4] >= since and name in rows]
         points = np.array([one for _, one in seen]).reshape(-1, 9)
         level = (-0.62 if len(self.names) == 1 else -0.4) - np.array([float(row) for row, _ in seen])
@@ -196,7 +244,7 @@ class Panel(look.Card):
         self.timebase.setCurrentIndex(TIMEBASES.index(10))
         self.timebase.setAccessibleName("Seconds shown")
         self.timebase.currentIndexChanged.connect(self.touch)
-        self.waves = QCheckBox("P QRS T")
+        self.waves = look.Switch("P QRS T")
         self.waves.setChecked(True)
         self.waves.setToolTip(
             "Bars below the ECG: P, QRS and T from onset to offset, in this order, as they were found"
@@ -220,6 +268,7 @@ class Panel(look.Card):
             self.bar.addWidget(look.label(title, "muted"))
             self.bar.addWidget(box)
             self.gains[kind] = box
+        self.body.addWidget(self.make_choices())
         self.area = plots.layout()
         self.body.addWidget(self.area, 1)
         self.strips: dict[str, Strip] = {}
@@ -228,7 +277,66 @@ class Panel(look.Card):
         self.start = 0.0
         self.judged: set[str] = set()
         """Streams that feed the model: the verdicts are about their channels."""
+        self.eeg = ""
+        """The one that feeds it with EEG."""
+        self.heads: list[StreamInfo] = []
+        """Those of EEG."""
         self.fitted = -math.inf
+
+    def make_choices(self) -> QWidget:
+        """What EEG is drawn against and whether it is repaired, with words beside it."""
+        self.choices = QWidget()
+        self.choices.setObjectName("bare")
+        row = QHBoxLayout(self.choices)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(8)
+        self.reference = QComboBox()
+        self.reference.setAccessibleName("Reference of the EEG that is drawn")
+        self.reference.setToolTip(f"What the EEG is drawn against. {UNTOUCHED}")
+        self.reference.activated.connect(self.ask)
+        self.repair = look.Switch("Repair for the eye")
+        self.repair.setToolTip(f"Draw the EEG without blinks and with bad channels interpolated. {UNTOUCHED}")
+        self.repair.clicked.connect(self.ask)
+        self.said = look.label("", "muted", wrap=True)
+        row.addWidget(look.label("Reference", "muted"))
+        row.addWidget(self.reference)
+        row.addWidget(self.repair)
+        row.addWidget(self.said, 1)
+        self.choices.hide()
+        return self.choices
+
+    def ask(self) -> None:
+        """Ask the engine to draw what is chosen."""
+        self.send(SetDisplay(self.reference.currentText(), self.repair.isChecked()))
+
+    def offer(self, streams: Sequence[StreamInfo]) -> None:
+        """Offer the references that at least one stream of EEG allows; nothing without EEG."""
+        self.heads = [stream for stream in streams if stream.rate > 0 and self.is_eeg(stream)]
+        possible = {scheme for stream in self.heads for scheme in allowed(stream.channels)}
+        self.reference.clear()
+        self.reference.addItems([scheme for scheme in SCHEMES if scheme in possible])
+        self.repair.setChecked(False)
+        self.choices.setEnabled(True)
+        self.choices.setVisible(bool(self.heads))
+        self.say()
+
+    def is_eeg(self, stream: StreamInfo) -> bool:
+        return stream.kind == "eeg" or stream.key == self.eeg
+
+    def say(self) -> None:
+        """In words what is drawn, when it is not what came or that was asked for."""
+        shown = [self.strips[stream.key].shown for stream in self.heads if stream.key in self.strips]
+        asked = [one for one in shown if one.said]
+        altered = any(one.altered for one in asked)
+        parts = [look.plain(one.said, 240) for one in asked]
+        if len(self.heads) > 1:
+            parts = [f"{look.plain(one.stream, 24)}: {part}" for one, part in zip(asked, parts, strict=True)]
+        lead = "Not as recorded, for the eye only: " if altered else "Drawn as recorded: "
+        self.said.setText(lead + "; ".join(parts) + "." if parts else "")
+        self.said.setToolTip(f"{self.said.text()} {UNTOUCHED}" if parts else "")
+        colour = look.theme.other if altered else look.theme.muted
+        self.said.setStyleSheet(f"color: {colour};")
+        self.caption.setText("not as recorded" if altered else "unfiltered, centred for display")
 
     def touch(self) -> None:
         self.fitted = -math.inf
@@ -249,13 +357,21 @@ class Panel(look.Card):
             case Hello(streams=streams, start=start, used=used):
                 self.start = start
                 self.judged = {key for _, key in used}
+                self.eeg = dict(used).get("eeg", "")
                 self.marks.clear()
                 self.lay_out(streams)
+                self.offer(streams)
             case Traces(stream=key, times=times, data=data, gap=gap) if key in self.strips:
                 strip = self.strips[key]
                 if data.ndim != 2 or data.shape[1] < len(strip.names):
                     return
                 strip.history.append(times, data[:, : len(strip.names)], gap=gap)
+            case Shown(stream=key) if key in self.strips:
+                self.strips[key].show(update)
+                self.reference.setCurrentText(update.reference)
+                self.repair.setChecked(update.repair)
+                self.say()
+                self.touch()
             case Beats(stream=key, channel=channel, times=times, waves=waves) if key in self.strips:
                 self.strips[key].beats.extend((moment, channel) for moment in times.tolist())
                 self.strips[key].waves.extend((channel, points) for points in waves)
@@ -274,6 +390,8 @@ class Panel(look.Card):
                     strip.beats.clear()
                     strip.waves.clear()
                 self.marks.clear()
+            case Ended():
+                self.choices.setEnabled(False)  # nobody is there who could draw anything else
             case _:
                 return
         self.dirty = True
@@ -306,6 +424,7 @@ class Panel(look.Card):
         if not self.dirty or not self.strips:
             return
         self.dirty = False
+        look.fit_height(self.said)
         seconds = float(self.timebase.currentData())
         newest = [strip.history.newest for strip in self.strips.values() if math.isfinite(strip.history.newest)]
         now = max(newest, default=self.start + seconds)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QKeySequence, QMouseEvent, QPainter, QPaintEvent, QPen, QShortcut
-from PySide6.QtWidgets import QCheckBox, QComboBox, QPushButton, QSizePolicy, QWidget
+from PySide6.QtWidgets import QComboBox, QPushButton, QSizePolicy, QWidget
 
 from gui import look
 from realtime.api import (
@@ -130,7 +130,7 @@ class Panel(look.Card):
         self.step = QPushButton(f"Step {STEP:g} s")
         self.step.setAccessibleName(f"Pause and go on by {STEP:g} s")
         self.step.clicked.connect(lambda: self.send(Step(STEP)))
-        self.loop = QCheckBox("Loop")
+        self.loop = look.Switch("Loop")
         self.loop.setAccessibleName("Begin again at the end")
         self.loop.clicked.connect(lambda on: self.send(SetLoop(on)))
         self.speed = QComboBox()
