@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from types import ModuleType
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -47,6 +48,17 @@ class NamedRuntime(Runtime, Protocol):
         ...
 
 
+class ChoosingRuntime(NamedRuntime, Protocol):
+    """One that is there in several precisions: `first_that_agrees`."""
+
+    passed_over: tuple[str, ...]
+    """A line for each precision that was tried before its own, and why it is not used."""
+
+
+_T = TypeVar("_T")
+_C = TypeVar("_C", bound=ChoosingRuntime)
+
+
 def runtimes() -> list[str]:
     """The runtimes there are: every file of this folder that has ``load``."""
     names = []
@@ -60,9 +72,9 @@ def runtimes() -> list[str]:
 def load_runtime(name: str, bundle: Bundle, told: Callable[[str], object] = str) -> NamedRuntime:
     """The network of ``bundle`` in the runtime ``name``, checked against the bundle's golden output.
 
-    "auto" is TensorRT where an NVIDIA GPU and the package are there, else ONNX Runtime; ``told`` gets a line for each
-    that was passed over, and why. A runtime keeps no state and is called from one thread at a time. Raises ModelError
-    in words.
+    "auto" is the first of `AUTO` that this machine can run. ``told`` gets a line for each runtime, and each precision
+    of the one that is taken, that was passed over, and why. A runtime keeps no state and is called from one thread at
+    a time. Raises ModelError in words.
     """
     if name == "auto":
         return _first_that_runs(bundle, told)
@@ -72,17 +84,38 @@ def load_runtime(name: str, bundle: Bundle, told: Callable[[str], object] = str)
         module = importlib.import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", "models"):
+        if package == "models":
             raise
+        if not package:
+            raise _unloadable(name, error) from error
         command = INSTALL.get(package, f"pip install {package}")
         raise ModelError(f"runtime {name}: the package {package} is not installed; run: {command}") from None
-    except (ImportError, OSError) as error:
-        raise ModelError(
-            f"runtime {name}: its package cannot be loaded ({one_line(error)}); install it again"
-        ) from None
-    runtime: NamedRuntime = module.load(bundle)
+    except Exception as error:  # a library may raise anything while it is imported
+        raise _unloadable(name, error) from error
+    runtime = _in_words(name, lambda: _load(module, bundle))
     check_golden(name, bundle, runtime)
+    for line in getattr(runtime, "passed_over", ()):
+        told(line)
     return runtime
+
+
+def _load(module: ModuleType, bundle: Bundle) -> NamedRuntime:
+    runtime: NamedRuntime = module.load(bundle)
+    return runtime
+
+
+def _unloadable(name: str, error: Exception) -> ModelError:
+    return ModelError(f"runtime {name}: its package cannot be loaded ({one_line(error)}); install it again")
+
+
+def _in_words(name: str, work: Callable[[], _T]) -> _T:
+    """What ``work`` gives; whatever a library raises in it is a ModelError that names the runtime."""
+    try:
+        return work()
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"runtime {name}: fails ({type(error).__name__}: {one_line(error)})") from error
 
 
 def _first_that_runs(bundle: Bundle, told: Callable[[str], object]) -> NamedRuntime:
@@ -96,16 +129,31 @@ def _first_that_runs(bundle: Bundle, told: Callable[[str], object]) -> NamedRunt
 
 
 def first_that_agrees(
-    name: str, bundle: Bundle, precisions: Sequence[Precision], load: Callable[[Precision], NamedRuntime]
-) -> NamedRuntime:
-    """The runtime in the first of ``precisions`` that gives the golden output. Raises ModelError when none does."""
+    name: str, bundle: Bundle, precisions: Sequence[Precision], load: Callable[[Precision], _C]
+) -> _C:
+    """The runtime in the first of ``precisions`` that gives the golden output, which says why others were passed over.
+
+    Raises ModelError when none does. The last one is checked by whoever loads it, as every runtime is.
+    """
     *lower, last = precisions
+    reasons: list[str] = []
     for precision in lower:
-        with contextlib.suppress(ModelError):
-            runtime = load(precision)
+        try:
+            runtime = _in_words(name, functools.partial(load, precision))
             check_golden(name, bundle, runtime)
-            return runtime
-    return load(last)
+        except ModelError as error:
+            reasons.append(f"{precision}: {error}")
+        else:
+            break
+    else:
+        try:
+            runtime = _in_words(name, functools.partial(load, last))
+        except ModelError as error:
+            raise ModelError("; ".join([*reasons, f"{last}: {error}"]) if reasons else str(error)) from error
+    runtime.passed_over = tuple(
+        f"runtime {name} passes over {reason}; {runtime.precision} is taken" for reason in reasons
+    )
+    return runtime
 
 
 def read_graph(bundle: Bundle, name: str = GRAPH) -> bytes:
@@ -134,7 +182,7 @@ def check_names(where: str, given: list[str], made: list[str]) -> None:
 def check_golden(name: str, bundle: Bundle, runtime: NamedRuntime) -> None:
     """Raises ModelError when a runtime does not give the bundle's golden output, within what its precision allows."""
     inputs, expected = golden(bundle)
-    outputs = runtime(inputs)
+    outputs = _in_words(name, lambda: runtime(inputs))
     allowed = bundle.manifest.tolerance * (1.0 if runtime.precision == "fp32" else LOWER)
     for key, wanted in expected.items():
         got = outputs.get(key)
@@ -147,7 +195,7 @@ def check_golden(name: str, bundle: Bundle, runtime: NamedRuntime) -> None:
         if not error <= allowed:
             raise ModelError(
                 f"{bundle.folder}: runtime {name} ({runtime.precision}) differs from the golden {key} by {error:.1e} "
-                f"of its largest value, {allowed:.1e} is allowed; the model is not used, try another runtime"
+                f"of its largest value, {allowed:.1e} is allowed; it is not used in this runtime"
             )
 
 

@@ -17,6 +17,8 @@ from models.runtimes import NamedRuntime, Precision, check_names, first_that_agr
 class OpenVinoRuntime:
     """Requests of two compiled graphs; named arrays in, named arrays out."""
 
+    passed_over: tuple[str, ...] = ()
+
     def __init__(
         self, one: openvino.CompiledModel, many: openvino.CompiledModel, precision: Precision, threads: int
     ) -> None:

@@ -19,6 +19,8 @@ QUANTISED = "graph-int8.onnx"
 class OrtRuntime:
     """A session of ONNX Runtime; named arrays in, named arrays out."""
 
+    passed_over: tuple[str, ...] = ()
+
     def __init__(self, session: onnxruntime.InferenceSession, where: str, precision: Precision = "fp32") -> None:
         self._session = session
         self.precision = precision
@@ -39,7 +41,7 @@ def load(bundle: Bundle, threads: int = 1, precision: Precision | None = None) -
     both: list[Precision] = ["int8", "fp32"] if QUANTISED in bundle.files else ["fp32"]
     where = f"{threads} thread{'s' * (threads > 1)}"
 
-    def made(each: Precision) -> NamedRuntime:
+    def made(each: Precision) -> OrtRuntime:
         return OrtRuntime(_session(bundle, _options(threads), QUANTISED if each == "int8" else GRAPH), where, each)
 
     return first_that_agrees("ort", bundle, [precision] if precision else both, made)

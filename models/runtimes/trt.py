@@ -37,6 +37,8 @@ from models.runtimes.engines import (
 class TrtRuntime:
     """An engine with its context and memory; named arrays in, named arrays out."""
 
+    passed_over: tuple[str, ...] = ()
+
     def __init__(self, bundle: Bundle, plan: bytes, precision: Precision, gpu: CudaGpu) -> None:
         self._logger = tensorrt.Logger(tensorrt.Logger.ERROR)
         self._runtime = tensorrt.Runtime(self._logger)

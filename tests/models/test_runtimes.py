@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.util
 import math
 import re
 import subprocess
@@ -27,7 +29,8 @@ from models.bundle import (
     write_bundle,
 )
 from models.model import Model
-from models.runtimes import AUTO, LOWER, check_golden, load_runtime, relative_error, runtimes
+from models.runtimes import LOWER, check_golden, first_that_agrees, load_runtime, relative_error, runtimes
+from models.runtimes.ort import load as load_ort
 from offline_training.export import example_inputs, torch_outputs
 from realtime.windows import iter_windows
 
@@ -267,14 +270,125 @@ def test_no_runtime_and_nothing_that_opens_a_bundle_unpickles():
         )
 
 
-def test_auto_says_in_a_line_each_what_was_passed_over_and_takes_the_first_that_runs(bundle):
-    lines = []
+def stand_in(monkeypatch, name, load):
+    """Another file in the place of models/runtimes/NAME.py: one for a library or GPU that this machine lacks."""
+    monkeypatch.delitem(sys.modules, f"models.runtimes.{name}", raising=False)
+    module = importlib.util.module_from_spec(importlib.util.find_spec(f"models.runtimes.{name}"))
+    module.load = load
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_auto_tries_a_gpu_before_the_processor_and_says_in_a_line_each_what_was_passed_over(bundle, monkeypatch):
+    tried, lines = [], []
+
+    def refusing(name, error):
+        def load(opened):
+            assert opened is bundle
+            tried.append(name)
+            raise error
+
+        return load
+
+    stand_in(monkeypatch, "trt", refusing("trt", ModelError("runtime trt: no NVIDIA GPU can be used")))
+    stand_in(monkeypatch, "rtx", refusing("rtx", ModelError("runtime rtx: no driver")))
     runtime = load_runtime("auto", bundle, lines.append)
-    taken = ["TensorRT 1", "TensorRT-RTX", "ONNX Runtime"]
-    passed = [name for name in AUTO if any(f"runtime {name}" in line or name in line.lower() for line in lines)]
-    assert len(lines) == len(passed) < len(AUTO)
-    assert any(runtime.about.startswith(one) for one in taken)
+    assert runtime.about.startswith("ONNX Runtime")
+    assert tried == ["trt", "rtx"]
+    assert lines == [
+        "runtime trt: no NVIDIA GPU can be used; another runtime is taken",
+        "runtime rtx: no driver; another runtime is taken",
+    ]
+    monkeypatch.delitem(sys.modules, "models.runtimes.rtx")
+    stand_in(monkeypatch, "trt", load_ort)
+    assert load_runtime("auto", bundle, lines.append).about.startswith("ONNX Runtime")
+    assert len(lines) == 2  # nothing was passed over for it
+    assert "models.runtimes.rtx" not in sys.modules  # nor looked at
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA driver\nis too old"), AttributeError("no such name"), MemoryError(), OSError(5, "no device")],
+)
+@pytest.mark.parametrize("when", ["loading", "computing", "importing"])
+def test_auto_falls_back_whatever_a_library_raises_and_says_what(bundle, monkeypatch, error, when):
+    class Computing:
+        about, precision = "a test, fp32", "fp32"
+
+        def __call__(self, inputs):
+            raise error
+
+    class Importing(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname, path, target=None):
+            if fullname == "tensorrt":
+                raise error
+
+    def load(opened):
+        if when == "loading":
+            raise error
+        return Computing()
+
+    if when == "importing":
+        monkeypatch.setattr(sys, "meta_path", [Importing(), *sys.meta_path])
+        for name in ("tensorrt", "models.runtimes.trt"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+    else:
+        stand_in(monkeypatch, "trt", load)
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_nv_tensorrt_rtx", None)
+    monkeypatch.delitem(sys.modules, "models.runtimes.rtx", raising=False)
+    lines = []
+    assert load_runtime("auto", bundle, lines.append).about.startswith("ONNX Runtime")
+    assert [line.split()[:2] for line in lines] == [["runtime", "trt:"], ["runtime", "rtx:"]]
+    assert (" ".join(str(error).split()) or type(error).__name__) in lines[0]
     assert all("\n" not in line and line.endswith("; another runtime is taken") for line in lines)
+
+
+class Off:
+    """The network in a lower precision, as a test has it: right, or off by a share of the largest logit."""
+
+    passed_over = ()
+
+    def __init__(self, precision, by, runtime):
+        self.precision, self.by, self.runtime = precision, by, runtime
+        self.about = f"a test, {precision}"
+
+    def __call__(self, inputs):
+        outputs = self.runtime(inputs)
+        return outputs | {"logit": outputs["logit"] + self.by * np.abs(outputs["logit"]).max()}
+
+
+def choosing(bundle, off):
+    """A runtime with three precisions: what ``off`` says of each is raised, or how far it is off."""
+    runtime = load_ort(bundle)
+
+    def made(precision):
+        if isinstance(off[precision], Exception):
+            raise off[precision]
+        return Off(precision, off[precision], runtime)
+
+    return lambda opened: first_that_agrees("trt", opened, ["fp16", "bf16", "fp32"], made)
+
+
+def test_each_precision_that_is_passed_over_is_a_line_with_its_reason(bundle, monkeypatch):
+    lines = []
+    off = {"fp16": RuntimeError("no kernel"), "bf16": 0.5, "fp32": 0.0}
+    stand_in(monkeypatch, "trt", choosing(bundle, off))
+    assert load_runtime("trt", bundle, lines.append).precision == "fp32"
+    assert len(lines) == 2
+    assert lines[0] == "runtime trt passes over fp16: runtime trt: fails (RuntimeError: no kernel); fp32 is taken"
+    assert re.fullmatch(r"runtime trt passes over bf16: .*differs from the golden logit by .*; fp32 is taken", lines[1])
+    stand_in(monkeypatch, "trt", choosing(bundle, off | {"fp16": 0.0}))
+    assert load_runtime("trt", bundle, lines.append).precision == "fp16"
+    assert len(lines) == 2
+
+
+def test_when_no_precision_can_be_used_the_reason_of_each_is_said(bundle, monkeypatch):
+    off = {"fp16": RuntimeError("no kernel"), "bf16": 0.5, "fp32": ModelError("runtime trt: the GPU refused")}
+    stand_in(monkeypatch, "trt", choosing(bundle, off))
+    said = refusal("trt", bundle)
+    assert "fp16: runtime trt: fails (RuntimeError: no kernel); bf16: " in said
+    assert said.endswith("; fp32: runtime trt: the GPU refused")
+    stand_in(monkeypatch, "trt", choosing(bundle, off | {"fp32": 0.5}))
+    assert "(fp32) differs from the golden logit" in refusal("trt", bundle)
 
 
 def test_without_the_package_a_runtime_says_which_command_installs_it(bundle, monkeypatch):
