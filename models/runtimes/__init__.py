@@ -47,6 +47,11 @@ class NamedRuntime(Runtime, Protocol):
         """Of the matrix products."""
         ...
 
+    @property
+    def together(self) -> int:
+        """How many people's windows one call should compute: 1 on a processor, more on an accelerator."""
+        ...
+
 
 class ChoosingRuntime(NamedRuntime, Protocol):
     """One that is there in several precisions: `first_that_agrees`."""
@@ -93,7 +98,7 @@ def load_runtime(name: str, bundle: Bundle, told: Callable[[str], object] = str)
     except Exception as error:  # a library may raise anything while it is imported
         raise _unloadable(name, error) from error
     runtime = _in_words(name, lambda: _load(module, bundle))
-    check_golden(name, bundle, runtime)
+    _agrees(name, bundle, runtime)
     for line in getattr(runtime, "passed_over", ()):
         told(line)
     return runtime
@@ -102,6 +107,16 @@ def load_runtime(name: str, bundle: Bundle, told: Callable[[str], object] = str)
 def _load(module: ModuleType, bundle: Bundle) -> NamedRuntime:
     runtime: NamedRuntime = module.load(bundle)
     return runtime
+
+
+def _agrees(name: str, bundle: Bundle, runtime: NamedRuntime) -> None:
+    """`check_golden`; a runtime that does not agree gives back what it holds, if it can, as the next one needs it."""
+    try:
+        check_golden(name, bundle, runtime)
+    except ModelError:
+        if close := getattr(runtime, "close", None):
+            close()
+        raise
 
 
 def _unloadable(name: str, error: Exception) -> ModelError:
@@ -140,7 +155,7 @@ def first_that_agrees(
     for precision in lower:
         try:
             runtime = _in_words(name, functools.partial(load, precision))
-            check_golden(name, bundle, runtime)
+            _agrees(name, bundle, runtime)
         except ModelError as error:
             reasons.append(f"{precision}: {error}")
         else:

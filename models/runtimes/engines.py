@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class Key:
     """TensorRT's name and version."""
     precision: Precision
     max_batch: int = MAX_BATCH
+    tf32: bool = False
+    """Whether fp32 products were rounded to TF32, as engines were allowed to that are not taken any more."""
 
     @property
     def file_name(self) -> str:
@@ -148,8 +151,9 @@ def build_plan(
 ) -> bytes:
     """Compiles a graph for batches from 1 to `MAX_BATCH`, tuned for one window. Takes from seconds to minutes.
 
-    The network is strongly typed: it is computed in the types of its graph. With a ``capability``, such as "SM89",
-    TensorRT-RTX compiles for GPUs of that kind, which need not be here. Raises ModelError.
+    The network is strongly typed: it is computed in the types of its graph, fp32 in all of its bits. With a
+    ``capability``, such as "SM89", TensorRT-RTX compiles for GPUs of that kind, which need not be here. Raises
+    ModelError.
     """
     complaints: list[str] = []
     base: Any = api.ILogger
@@ -172,6 +176,8 @@ def build_plan(
         complaints.extend(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise ModelError(f"{where}: TensorRT cannot read it ({_first(complaints)})")
     config = builder.create_builder_config()
+    # On by default: it keeps 11 of 24 bits, which is not the fp32 that the manifest's tolerance is for.
+    config.clear_flag(api.BuilderFlag.TF32)
     config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     if capability is not None:
         config.num_compute_capabilities = 1
@@ -225,12 +231,17 @@ class Gpu(Protocol):
         """Until the stream has done everything."""
         ...
 
+    def close(self) -> None:
+        """Frees everything it gave, on the host and the device. Called again it does nothing."""
+        ...
+
 
 class Executor:
     """Feeds an engine: windows into pinned memory, one CUDA graph for each size of batch, outputs out of it.
 
     The memory for `MAX_BATCH` windows is reserved once and never moves: the graphs hold its addresses. A size of batch
-    is run once plainly, which lets the library allocate, and captured then.
+    is run once plainly, which lets the library allocate, and captured then. The device is its own: whatever it took is
+    freed by `close`, when it cannot be made, and when nobody holds it any more.
     """
 
     def __init__(
@@ -245,15 +256,32 @@ class Executor:
         self._inputs, self._outputs = dict(inputs), dict(outputs)
         self._hosts: dict[str, NDArray[np.float32]] = {}
         self._addresses: dict[str, int] = {}
-        for name, shape in {**inputs, **outputs}.items():
-            count = max_batch * int(np.prod(shape))
-            self._hosts[name] = gpu.pinned(count)
-            self._addresses[name] = gpu.reserve(count * np.dtype(np.float32).itemsize)
-            if not context.set_tensor_address(name, self._addresses[name]):
-                raise ModelError(f"TensorRT: the engine has no tensor {name}; clear the cache and build it anew")
         self._graphs: dict[int, Callable[[], None]] = {}
+        self._freed = weakref.finalize(self, gpu.close)
+        try:
+            self._reserve()
+        except BaseException:
+            self.close()
+            raise
+
+    def _reserve(self) -> None:
+        for name, shape in {**self._inputs, **self._outputs}.items():
+            count = self._max_batch * int(np.prod(shape))
+            self._hosts[name] = self._gpu.pinned(count)
+            self._addresses[name] = self._gpu.reserve(count * np.dtype(np.float32).itemsize)
+            if not self._context.set_tensor_address(name, self._addresses[name]):
+                raise ModelError(f"TensorRT: the engine has no tensor {name}; clear the cache and build it anew")
+
+    def close(self) -> None:
+        """Frees the memory and the graphs; it cannot be called any more. What it gave stays: that was copied."""
+        # The views first: what they show is gone afterwards.
+        self._graphs.clear()
+        self._hosts.clear()
+        self._freed()
 
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        if not self._freed.alive:
+            raise ModelError("TensorRT: the engine is closed; load the runtime again")
         parts = [
             self._run({name: inputs[name][rows] for name in self._inputs})
             for rows in slices(len(inputs[next(iter(self._inputs))]), self._max_batch)

@@ -18,6 +18,7 @@ class OpenVinoRuntime:
     """Requests of two compiled graphs; named arrays in, named arrays out."""
 
     passed_over: tuple[str, ...] = ()
+    together = 1
 
     def __init__(
         self, one: openvino.CompiledModel, many: openvino.CompiledModel, precision: Precision, threads: int

@@ -21,8 +21,11 @@ class OrtRuntime:
 
     passed_over: tuple[str, ...] = ()
 
-    def __init__(self, session: onnxruntime.InferenceSession, where: str, precision: Precision = "fp32") -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, where: str, precision: Precision = "fp32", together: int = 1
+    ) -> None:
         self._session = session
+        self.together = together
         self.precision = precision
         self.about = f"ONNX Runtime {onnxruntime.__version__}, {precision}, {where}"
 
@@ -47,8 +50,13 @@ def load(bundle: Bundle, threads: int = 1, precision: Precision | None = None) -
     return first_that_agrees("ort", bundle, [precision] if precision else both, made)
 
 
-def load_provider(bundle: Bundle, provider: str, library: str, settings: Mapping[str, str]) -> NamedRuntime:
-    """The same on the first device of a plug-in ``provider``, whose shared ``library`` brings it."""
+def load_provider(
+    bundle: Bundle, provider: str, library: str, settings: Mapping[str, str], together: int
+) -> NamedRuntime:
+    """The same on the first device of a plug-in ``provider``, whose shared ``library`` brings it.
+
+    ``together`` is how many windows a call on it should compute.
+    """
     try:
         # A library stays registered for the life of the process.
         if provider not in {device.ep_name for device in onnxruntime.get_ep_devices()}:
@@ -60,7 +68,7 @@ def load_provider(bundle: Bundle, provider: str, library: str, settings: Mapping
         raise ModelError(f"{provider}: finds no device that it can use")
     options = _options(1)
     options.add_provider_for_devices(devices[:1], dict(settings))
-    return OrtRuntime(_session(bundle, options), f"{provider} on {devices[0].device.vendor}")
+    return OrtRuntime(_session(bundle, options), f"{provider} on {devices[0].device.vendor}", together=together)
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

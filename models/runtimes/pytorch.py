@@ -20,6 +20,7 @@ class TorchRuntime:
     """A fusion network in evaluation mode; named arrays in, named arrays out."""
 
     precision: Precision = "fp32"
+    together = 1
 
     def __init__(self, model: FusionModel) -> None:
         self._model = model.eval()

@@ -28,4 +28,4 @@ def load(bundle: Bundle) -> NamedRuntime:
         "enable_cuda_graph": "1",
         "nv_runtime_cache_path": str(kept),
     }
-    return load_provider(bundle, provider.get_ep_name(), provider.get_library_path(), settings)
+    return load_provider(bundle, provider.get_ep_name(), provider.get_library_path(), settings, MAX_BATCH)

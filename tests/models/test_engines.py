@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import enum
+import gc
+import importlib
 import os
+import sys
+import types
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -129,9 +136,15 @@ class HostGpu:
 
     def __init__(self):
         self.memory, self.captures, self.launches = {}, 0, 0
+        self.hosts, self.closed = 0, 0
 
     def pinned(self, count):
+        self.hosts += 1
         return np.zeros(count, np.float32)
+
+    def close(self):
+        self.closed += 1
+        self.memory.clear()
 
     def reserve(self, size):
         address = 1000 + len(self.memory)
@@ -216,6 +229,118 @@ def test_a_window_of_another_shape_and_a_batch_the_engine_does_not_take_are_refu
     gpu = HostGpu()
     with pytest.raises(ModelError, match="has no tensor other"):
         Executor(Sums(gpu), gpu, {"x": (3,)}, {"other": (1,)})
+
+
+def test_a_closed_engine_has_freed_its_memory_once_and_computes_no_more():
+    execute, gpu = summing()
+    given = execute({"x": np.ones((2, 3), np.float32)})["sum"]
+    assert (gpu.hosts, len(gpu.memory), gpu.closed) == (2, 2, 0)
+    execute.close()
+    execute.close()
+    assert (len(gpu.memory), gpu.closed) == (0, 1)
+    assert given.ravel().tolist() == [3, 3]
+    with pytest.raises(ModelError, match="the engine is closed"):
+        execute({"x": np.ones((2, 3), np.float32)})
+
+
+def test_an_engine_that_nobody_holds_any_more_frees_its_memory():
+    execute, gpu = summing()
+    execute({"x": np.ones((2, 3), np.float32)})
+    del execute
+    gc.collect()
+    assert gpu.closed == 1
+
+
+def test_an_engine_that_cannot_be_made_frees_what_it_had_reserved():
+    class Full(HostGpu):
+        def reserve(self, size):
+            if self.memory:
+                raise ModelError("runtime trt: the GPU refused (cudaErrorMemoryAllocation)")
+            return super().reserve(size)
+
+    gpu = Full()
+    with pytest.raises(ModelError, match="cudaErrorMemoryAllocation"):
+        Executor(Sums(gpu), gpu, {"x": (3,)}, {"sum": (1,)})
+    assert (gpu.hosts, gpu.closed, gpu.memory) == (2, 1, {})
+
+
+def cuda_of_a_test(held):
+    """In the place of CUDA's bindings: hands out memory of the host and notes in ``held`` what is not freed yet."""
+    status = enum.Enum("cudaError_t", {"cudaSuccess": 0, "cudaErrorInvalidValue": 1})
+    right, wrong = status
+    kept = []
+
+    def given(kind, what):
+        held[int(what)] = kind
+        return right, what
+
+    def buffer(kind, size):
+        kept.append((ctypes.c_char * size)())
+        return given(kind, ctypes.addressof(kept[-1]))
+
+    def freeing(kind):
+        return lambda what: (right if held.pop(int(what), None) == kind else wrong,)
+
+    module = types.ModuleType("cuda.bindings.runtime")
+    module.__dict__.update(
+        cudaError_t=status,
+        cudaHostAllocDefault=0,
+        cudaStreamCaptureMode=types.SimpleNamespace(cudaStreamCaptureModeThreadLocal=1),
+        cudaGetDeviceCount=lambda: (right, 1),
+        cudaGetDeviceProperties=lambda _: (right, types.SimpleNamespace(name=b"A test", major=8, minor=9)),
+        cudaStreamCreate=lambda: given("stream", 11),
+        cudaStreamDestroy=freeing("stream"),
+        cudaStreamSynchronize=lambda _: (right,),
+        cudaStreamBeginCapture=lambda _, mode: (right,),
+        cudaStreamEndCapture=lambda _: given("graph", 12),
+        cudaGraphInstantiate=lambda graph, flags: given("launchable", 13),
+        cudaGraphDestroy=freeing("graph"),
+        cudaGraphExecDestroy=freeing("launchable"),
+        cudaHostAlloc=lambda size, flags: buffer("pinned", size),
+        cudaFreeHost=freeing("pinned"),
+        cudaMalloc=lambda size: buffer("device", size),
+        cudaFree=freeing("device"),
+    )
+    return module
+
+
+def test_what_was_taken_from_cuda_is_all_given_back(monkeypatch):
+    held = {}
+    cuda = cuda_of_a_test(held)
+    bindings = types.ModuleType("cuda.bindings")
+    bindings.runtime = cuda
+    for name, module in {
+        "cuda": types.ModuleType("cuda"),
+        "cuda.bindings": bindings,
+        "cuda.bindings.runtime": cuda,
+        "tensorrt": types.ModuleType("tensorrt"),
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "models.runtimes.trt", raising=False)
+    trt = importlib.import_module("models.runtimes.trt")
+    monkeypatch.delitem(sys.modules, "models.runtimes.trt")
+    gpu = trt.CudaGpu()
+    assert gpu.name == "A test (SM89)"
+    gpu.pinned(10)
+    gpu.reserve(40)
+    gpu.captured(lambda: None)
+    assert sorted(held.values()) == ["device", "launchable", "pinned", "stream"]
+    gpu.close()
+    gpu.close()
+    assert held == {}
+
+
+def test_fp32_is_compiled_in_all_of_its_bits_and_an_engine_that_was_not_is_not_taken(tmp_path):
+    api = mock.MagicMock()
+    api.ILogger = type("ILogger", (), {"__init__": lambda self: None})
+    api.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 1
+    builder = api.Builder.return_value
+    builder.build_serialized_network.return_value = b"plan"
+    assert build_plan(api, b"graph", {"x": (3,)}, tmp_path) == b"plan"
+    config = builder.create_builder_config.return_value
+    config.clear_flag.assert_called_once_with(api.BuilderFlag.TF32)
+    config.set_flag.assert_not_called()
+    assert dataclasses.replace(KEY, tf32=True).file_name != KEY.file_name
 
 
 def test_the_shapes_of_an_engine_are_those_of_the_golden_window(bundle):

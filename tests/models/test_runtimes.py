@@ -381,6 +381,21 @@ def test_each_precision_that_is_passed_over_is_a_line_with_its_reason(bundle, mo
     assert len(lines) == 2
 
 
+def test_a_precision_that_is_passed_over_gives_back_what_it_holds_before_the_next_is_loaded(bundle):
+    told = []
+
+    class Holding(Off):
+        def close(self):
+            told.append(f"{self.precision} closed")
+
+    def made(precision):
+        told.append(f"{precision} loaded")
+        return Holding(precision, 0.0 if precision == "fp32" else 0.5, load_ort(bundle))
+
+    first_that_agrees("trt", bundle, ["fp16", "bf16", "fp32"], made)
+    assert told == ["fp16 loaded", "fp16 closed", "bf16 loaded", "bf16 closed", "fp32 loaded"]
+
+
 def test_when_no_precision_can_be_used_the_reason_of_each_is_said(bundle, monkeypatch):
     off = {"fp16": RuntimeError("no kernel"), "bf16": 0.5, "fp32": ModelError("runtime trt: the GPU refused")}
     stand_in(monkeypatch, "trt", choosing(bundle, off))
