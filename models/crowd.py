@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,13 +18,15 @@ Outcome = Estimate | Exception
 class Crowd:
     """Runs the windows of many sessions of one bundle. Called from one thread, which owns all the models.
 
-    ``together`` windows at most go through one call of the runtime. With 1 each estimate is, to the bit, what
-    `Model.update` gives. With more a processor or an accelerator rounds otherwise, by the size of the batch and the
+    ``together`` windows at most go through one call of the runtime; left out, as many as the runtime says it computes
+    best (`windows_a_call`). With 1 each estimate is, to the bit, what `Model.update` gives, and it is there before the
+    next window is looked at. With more a processor or an accelerator rounds otherwise, by the size of the batch and the
     place in it: estimates then agree within the bundle's tolerance, and a replay of one session alone repeats them
     within it, not to the bit.
     """
 
-    def __init__(self, runtime: Runtime, together: int) -> None:
+    def __init__(self, runtime: Runtime, together: int | None = None) -> None:
+        together = windows_a_call(runtime) if together is None else together
         if together < 1:
             raise ValueError(f"{together} windows in a call: at least 1")
         self._runtime = runtime
@@ -31,22 +34,37 @@ class Crowd:
 
     def update(self, due: Sequence[tuple[Model, Window]]) -> list[Outcome]:
         """The outcome of each window, in the order of ``due``; the models differ and are of one bundle."""
+        outcomes = dict(self.run(due))
+        return [outcomes[index] for index in range(len(due))]
+
+    def run(self, due: Sequence[tuple[Model, Window]]) -> Iterator[tuple[int, Outcome]]:
+        """The same as they come: place in ``due`` and outcome, of each window as soon as it is done."""
         if len({id(model) for model, _ in due}) < len(due):
             raise ValueError("a model has two windows due at once; give them one after the other")
         if len({model.bundle.hash for model, _ in due}) > 1:
             raise ValueError("the models are of different bundles; a runtime computes one network")
-        running = [model.steps(window) for model, window in due]
-        outcomes: dict[int, Outcome] = {}
-        asked: dict[int, Arrays] = {}
-        for index, steps in enumerate(running):
-            _advance(steps, None, index, asked, outcomes)
-        # A second round for whoever has to leave a kind out after all, and no third.
-        while asked:
-            now, asked = asked, {}
-            for indices in _groups(sorted(now), self._together):
-                for index, answer in zip(indices, self._answers([now[index] for index in indices]), strict=True):
-                    _advance(running[index], answer, index, asked, outcomes)
-        return [outcomes[index] for index in range(len(due))]
+        return self._run(due)
+
+    def _run(self, due: Sequence[tuple[Model, Window]]) -> Iterator[tuple[int, Outcome]]:
+        waiting = deque(enumerate(due))
+        asking: list[_Asking] = []
+        while waiting or asking:
+            # Who has to leave a kind out after all asks a second time, first in the next call, and no third time.
+            while waiting and len(asking) < self._together:
+                index, (model, window) = waiting.popleft()
+                one = _Asking(index, model.steps(window))
+                if (outcome := one.advance(None)) is None:
+                    asking.append(one)
+                else:
+                    yield index, outcome
+            if not asking:
+                return
+            now, asking = asking, []
+            for one, answer in zip(now, self._answers([one.inputs for one in now]), strict=True):
+                if (outcome := one.advance(answer)) is None:
+                    asking.append(one)
+                else:
+                    yield one.index, outcome
 
     def _answers(self, inputs: Sequence[Arrays]) -> list[dict[str, NDArray[np.float32]] | Exception]:
         """The outputs for each of several inputs with a batch of one; in one call, or each alone when that fails."""
@@ -61,26 +79,32 @@ class Crowd:
         return [{name: values[row : row + 1] for name, values in outputs.items()} for row in range(len(inputs))]
 
 
-def _advance(
-    steps: Steps,
-    answer: Arrays | Exception | None,
-    index: int,
-    asked: dict[int, Arrays],
-    outcomes: dict[int, Outcome],
-) -> None:
-    """Takes one session on, to what it asks of the network next or to its outcome."""
-    if isinstance(answer, Exception):
-        steps.close()
-        outcomes[index] = answer
-        return
-    try:
-        asked[index] = next(steps) if answer is None else steps.send(answer)
-    except StopIteration as done:
-        outcomes[index] = done.value
-    except Exception as error:  # noqa: BLE001  (a window of a wrong shape must not cost the others theirs)
-        outcomes[index] = error
+class _Asking:
+    """A window under way: its place, and what it asks of the network next."""
+
+    def __init__(self, index: int, steps: Steps) -> None:
+        self.index = index
+        self.inputs: Arrays = {}
+        self._steps = steps
+
+    def advance(self, answer: Arrays | Exception | None) -> Outcome | None:
+        """The outcome, or None when the network is asked (again)."""
+        if isinstance(answer, Exception):
+            self._steps.close()
+            return answer
+        try:
+            self.inputs = next(self._steps) if answer is None else self._steps.send(answer)
+        except StopIteration as done:
+            estimate: Estimate = done.value
+            return estimate
+        except Exception as error:  # noqa: BLE001  (a window of a wrong shape must not cost the others theirs)
+            return error
+        return None
 
 
-def _groups(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for first in range(0, len(indices), size):
-        yield indices[first : first + size]
+def windows_a_call(runtime: Runtime) -> int:
+    """How many windows a runtime should compute in a call: what its ``together`` says, 1 when it says nothing.
+
+    An accelerator computes many in about the time of one; a processor does not, and is right to the bit with one.
+    """
+    return int(getattr(runtime, "together", 1))

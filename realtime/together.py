@@ -13,7 +13,7 @@ from typing import Self
 
 from models.api import Estimate, ModelError, Runtime, Window
 from models.bundle import Bundle
-from models.crowd import Crowd
+from models.crowd import Crowd, Outcome
 from models.model import Model
 
 PATIENCE = 1.0
@@ -25,11 +25,12 @@ _Request = tuple["SharedModel", Window, "Future[Estimate]"]
 class Desk:
     """The thread in which one runtime serves the sessions of many people; a context manager around them.
 
-    What is due when it looks goes through the runtime together, at most ``together`` windows in a call; with 1 every
-    estimate is, to the bit, that of a session alone (`models.crowd.Crowd`).
+    What is due when it looks goes through the runtime, at most ``together`` windows in a call, or as many as the
+    runtime itself says: one on a processor, many on an accelerator. Each session has its answer as soon as its own
+    window is done. With one in a call every estimate is, to the bit, that of a session alone (`models.crowd.Crowd`).
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, together: int = 1) -> None:
+    def __init__(self, bundle: Bundle, runtime: Runtime, together: int | None = None) -> None:
         self._bundle = bundle
         self._runtime = runtime
         self._crowd = Crowd(runtime, together)
@@ -66,14 +67,12 @@ class Desk:
             over = None in due
             asked = [request for request in due if request is not None]
             try:
-                outcomes = self._crowd.update([(model, window) for model, window, _ in asked])
+                for index, outcome in self._crowd.run([(model, window) for model, window, _ in asked]):
+                    _tell(asked[index][2], outcome)
             except Exception as error:  # noqa: BLE001  (nobody may wait for an answer that does not come)
-                outcomes = [error for _ in asked]
-            for (_, _, answer), outcome in zip(asked, outcomes, strict=True):
-                if isinstance(outcome, Exception):
-                    answer.set_exception(outcome)
-                else:
-                    answer.set_result(outcome)
+                for _, _, answer in asked:
+                    if not answer.done():
+                        answer.set_exception(error)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -84,6 +83,13 @@ class Desk:
         self._requests.put(None)
         if kind is None:
             self._thread.join()
+
+
+def _tell(answer: Future[Estimate], outcome: Outcome) -> None:
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
 
 
 class SharedModel(Model):
