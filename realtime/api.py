@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -203,6 +204,8 @@ class Brain:
     """Why there is nothing at all, in words."""
     remark: str = ""
     """What must be known of the figures, in words."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Why ``slope``, ``peak``, ``theta_beta`` or ``asymmetry`` is not given, in words, by that name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

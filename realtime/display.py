@@ -280,24 +280,6 @@ def displays(streams: Iterable[StreamInfo], picked: Mapping[str, Picked]) -> dic
     }
 
 
-def allowed(labels: Sequence[str]) -> tuple[str, ...]:
-    """The references that channels called ``labels`` can be shown against.
-
-    >>> allowed(("Fp1", "F7", "A1", "A2"))
-    ('as recorded', 'average', 'linked mastoids', 'bipolar')
-    >>> allowed(("EXG 0", "EXG 1"))
-    ('as recorded',)
-    """
-    found = []
-    for scheme in SCHEMES:
-        try:
-            montage(scheme, labels)
-        except MontageError:
-            continue
-        found.append(scheme)
-    return tuple(found)
-
-
 def _scheme(reference: str, labels: Sequence[str], bad: Sequence[str]) -> Montage:
     """As `montage`, but an average without ``bad`` channels, and a bipolar one with what is no electrode as it came."""
     if reference == "average":

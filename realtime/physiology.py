@@ -19,9 +19,19 @@ from numpy.typing import NDArray
 
 from devices.api import Chunk, StreamInfo, unit_name
 from models.api import InputSpec, WindowSpec
-from models.electrodes import is_electrode
+from models.electrodes import is_electrode, normalised
 from realtime.api import BANDS, Beats, Body, Brain, Figure
-from realtime.bandpower import HOP, RESUME, BandPower, Pace, Rhythms
+from realtime.bandpower import (
+    FRONTAL_PAIRS,
+    HOP,
+    PEAK_RANGE,
+    RESUME,
+    SLOW,
+    SLOW_LEAST,
+    BandPower,
+    Pace,
+    Rhythms,
+)
 from realtime.beats import Beat
 from realtime.delineation import Waves
 from realtime.filters import RESTART
@@ -206,9 +216,12 @@ class _BrainPart:
     def _brain(self, rhythms: Rhythms) -> Brain:
         counted = self._placed & np.array([not fault for fault in rhythms.invalid])
         averaged = int(counted.sum())
+        slope, peak = _median(rhythms.slope[counted]), _median(rhythms.peak[counted])
         absolute = rhythms.absolute if self._scaled else np.full_like(rhythms.absolute, np.nan)
         nothing = np.full(len(BANDS), np.nan)
         theta, beta = (float(rhythms.band(name)[counted].sum()) for name in ("theta", "beta"))
+        ratio = theta / beta if beta > 0 else math.nan
+        reason = rhythms.reason or ("" if averaged else "no channel of EEG is valid")
         return Brain(
             self.stream.key,
             rhythms.labels,
@@ -219,13 +232,14 @@ class _BrainPart:
             rhythms.invalid,
             absolute[counted].mean(axis=0) if averaged else nothing,
             rhythms.relative[counted].mean(axis=0) if averaged else nothing,
-            theta / beta if beta > 0 else math.nan,
-            _median(rhythms.slope[counted]),
-            _median(rhythms.peak[counted]),
+            ratio,
+            slope,
+            peak,
             rhythms.asymmetry,
             averaged,
-            rhythms.reason or ("" if averaged else "no channel of EEG is valid"),
+            reason,
             self._remark,
+            {} if reason else _absent(rhythms, ratio, slope, peak),
         )
 
     def reset(self) -> None:
@@ -385,6 +399,26 @@ def _nothing(stream: StreamInfo, reason: str) -> Brain:
     bands = np.full(len(BANDS), np.nan)
     invalid = (reason,) * len(labels)
     return Brain(stream.key, labels, nothing, nothing, none, none, invalid, bands, bands, reason=reason)
+
+
+def _absent(rhythms: Rhythms, ratio: float, slope: float, peak: float) -> dict[str, str]:
+    """Why a figure of channels that are valid is not given."""
+    absent = {}
+    if math.isnan(ratio):
+        absent["theta_beta"] = "too slow a stream for beta"
+    if math.isnan(slope):
+        absent["slope"] = absent["peak"] = f"{SLOW_LEAST * HOP:g} good s of {SLOW * HOP:g} are needed"
+    elif math.isnan(peak):
+        absent["peak"] = f"none of {PEAK_RANGE[0]:g} to {PEAK_RANGE[1]:g} Hz stands out"
+    if not rhythms.asymmetry:
+        absent["asymmetry"] = f"no pair such as {'/'.join(FRONTAL_PAIRS[0])}"
+    elif all(math.isnan(value) for _, value in rhythms.asymmetry):
+        pair = rhythms.asymmetry[0][0].split("-")
+        faults = zip(rhythms.labels, rhythms.invalid, strict=True)
+        absent["asymmetry"] = next(
+            (f"{label}: {fault}" for label, fault in faults if fault and normalised(label) in pair), "no alpha"
+        )
+    return absent
 
 
 def _median(values: NDArray[np.float64]) -> float:

@@ -154,6 +154,24 @@ def montage(scheme: str, labels: Sequence[str]) -> Montage:
     return SCHEMES[scheme](labels)
 
 
+def allowed(labels: Sequence[str]) -> tuple[str, ...]:
+    """The references that channels called ``labels`` can be shown against.
+
+    >>> allowed(("Fp1", "F7", "A1", "A2"))
+    ('as recorded', 'average', 'linked mastoids', 'bipolar')
+    >>> allowed(("EXG 0", "EXG 1"))
+    ('as recorded',)
+    """
+    found = []
+    for scheme in SCHEMES:
+        try:
+            montage(scheme, labels)
+        except MontageError:
+            continue
+        found.append(scheme)
+    return tuple(found)
+
+
 def _unchanged(labels: Sequence[str]) -> str:
     return f"; no electrodes, shown as recorded: {_listed(labels)}" if labels else ""
 

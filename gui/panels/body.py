@@ -1,5 +1,5 @@
 """Heart and brain: heart rate, its variability with window and beats left out, intervals of the waves, RR intervals,
-band powers."""
+rhythms (`gui.rhythms`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWi
 
 from gui import look, plots
 from gui.panels.quality import grade
+from gui.rhythms import Rhythms
 from models.api import Verdict
-from realtime.api import BANDS, Body, Brain, Cleared, Command, Estimated, Figure, Hello, Update
+from realtime.api import Body, Brain, Cleared, Command, Estimated, Figure, Hello, Update
 
 SHOWN = 120.0
 """Seconds of RR intervals on the screen."""
@@ -33,7 +34,7 @@ INTERVALS = {
     "QT": "From the begin of QRS to the end of T",
     "QTc": "QT divided by the cube root of the RR interval in seconds (Fridericia)",
 }
-HEIGHT = 240
+HEIGHT = 264
 WIDTH = 312
 """Of the heart's part: window and share of beats left out stand beside each value, in one line."""
 
@@ -145,49 +146,25 @@ class Panel(look.Card):
         self.intervals_box.setLayout(middle)
         across.addWidget(self.intervals_box, 4)
 
-        self.brain = QWidget()
-        self.brain.setObjectName("bare")
-        right = QVBoxLayout(self.brain)
-        right.setContentsMargins(0, 0, 0, 0)
-        right.setSpacing(2)
-        right.addWidget(look.label("Rhythms: share of power", "heading", shrink=True))
-        self.bar_area = plots.layout()
-        self.bar_plot = self.bar_area.addPlot()
-        plots.prepare(self.bar_plot)
-        self.bar_plot.getAxis("left").hide()
-        self.bar_plot.setXRange(-0.6, len(BANDS) - 0.4, padding=0)
-        self.bar_plot.setYRange(0.0, 118.0, padding=0)
-        self.bar_plot.getAxis("bottom").setTicks([list(enumerate(BANDS))])
-        self.bars = pg.BarGraphItem(
-            x=np.arange(len(BANDS)), height=np.zeros(len(BANDS)), width=0.7, brush=look.theme.eeg, pen=pg.mkPen(None)
-        )
-        self.bar_plot.addItem(self.bars, ignoreBounds=True)
-        self.bar_texts = []
-        for _ in BANDS:
-            text = pg.TextItem(color=look.theme.text, anchor=(0.5, 1.0))
-            text.setFont(look.font(12))
-            text.textItem.document().setDocumentMargin(1)
-            self.bar_plot.addItem(text, ignoreBounds=True)
-            self.bar_texts.append(text)
-        right.addWidget(self.bar_area, 1)
-        self.rhythms = look.label("", "muted", shrink=True)
-        self.source = look.label("", "muted", shrink=True)
-        right.addWidget(self.rhythms)
-        right.addWidget(self.source)
-        across.addWidget(self.brain, 5)
+        self.brain = Rhythms(self.touch)
+        across.addWidget(self.brain, 6)
 
         self.start = 0.0
         self.newest: Body | None = None
         self.verdict: Verdict | None = None
+        self.poor: frozenset[str] = frozenset()
+        """Channels of EEG that the model found bad, in upper case."""
+        self.eeg = ""
+        """The stream that they are of."""
         self.brains: tuple[Brain, ...] = ()
         self.intervals: deque[tuple[float, float, bool]] = deque(maxlen=KEPT)
-        self.ceiling = 100.0
         self.limits = (500.0, 1200.0)
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello(streams=streams, start=start):
+            case Hello(streams=streams, start=start, used=used):
                 self.start = start
+                self.eeg = dict(used).get("eeg", "")
                 kinds = {stream.kind for stream in streams if stream.rate}
                 self.setVisible(bool(kinds & {"eeg", "ecg"}))
                 self.forget()
@@ -200,6 +177,7 @@ class Panel(look.Card):
                     self.intervals.append((time - self.start, 1000 * seconds, bool(normal)))
             case Estimated(quality=quality):
                 self.verdict = min(quality.get("ecg", ()), key=lambda one: one.score, default=None)
+                self.poor = frozenset(one.channel.upper() for one in quality.get("eeg", ()) if one.level == "bad")
             case Cleared():
                 self.forget()
             case _:
@@ -209,6 +187,7 @@ class Panel(look.Card):
     def forget(self) -> None:
         self.newest = None
         self.verdict = None
+        self.poor = frozenset()
         self.brains = ()
         self.intervals.clear()
 
@@ -219,7 +198,8 @@ class Panel(look.Card):
         self.write_heart()
         self.draw_intervals()
         self.brain.setVisible(bool(self.brains) or self.newest is None)
-        self.write_brain(self.brains[0] if self.brains else None)
+        first = self.brains[0] if self.brains else None
+        self.brain.write(first, self.poor if first is not None and first.stream == self.eeg else frozenset())
 
     def write_heart(self) -> None:
         newest = self.newest
@@ -311,39 +291,3 @@ class Panel(look.Card):
         count = len(out)
         said = f"✕ {count} interval{'' if count == 1 else 's'} left out of the figures" if count else ""
         self.left_out.setText(said)
-
-    def write_brain(self, brain: Brain | None) -> None:
-        shares = 100 * brain.shares if brain is not None else np.full(len(BANDS), np.nan)
-        heights = np.nan_to_num(shares)
-        self.bars.setOpts(height=heights)
-        wanted = max(40.0, 20 * math.ceil(float(heights.max()) * 1.1 / 20))
-        if wanted > self.ceiling or wanted < 0.6 * self.ceiling:
-            self.ceiling = wanted
-            self.bar_plot.setYRange(0.0, 1.18 * wanted, padding=0)
-        for at, text in enumerate(self.bar_texts):
-            text.setVisible(bool(np.isfinite(shares[at])))
-            text.setText(f"{heights[at]:.0f} %")
-            text.setPos(at, heights[at])
-        if brain is None:
-            self.rhythms.setText("no rhythms yet")
-            self.source.setText("")
-            return
-        if brain.reason:
-            self.rhythms.setText(look.plain(brain.reason, 90))
-            self.source.setText("")
-            return
-        parts = [f"alpha peak {brain.peak:.1f} Hz" if math.isfinite(brain.peak) else "no alpha peak"]
-        if math.isfinite(brain.theta_beta):
-            parts.append(f"θ/β {brain.theta_beta:.1f}")
-        self.rhythms.setText("; ".join(parts))
-        self.rhythms.setToolTip(
-            "Alpha peak: the strongest rhythm of 7 to 13.5 Hz. θ/β: theta over beta power. "
-            "F4−F3: ln alpha right − ln alpha left, more alpha on the right is positive."
-        )
-        count = f"{brain.averaged} channel{'' if brain.averaged == 1 else 's'}"
-        source = f"{count}, last 4 s"
-        if brain.asymmetry and math.isfinite(brain.asymmetry[0][1]):
-            pair, value = brain.asymmetry[0]
-            source = f"{look.plain(pair, 12)} {value:+.2f}; ".replace("-", "−") + source
-        self.source.setText(f"{source}; {look.plain(brain.remark, 90)}" if brain.remark else source)
-        self.source.setToolTip(self.source.text())

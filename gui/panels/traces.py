@@ -32,8 +32,7 @@ from realtime.api import (
     Traces,
     Update,
 )
-from realtime.display import allowed
-from realtime.rereference import SCHEMES
+from realtime.rereference import SCHEMES, allowed
 
 KEEP = 90.0
 """Seconds of every stream that stay in memory."""

@@ -30,8 +30,11 @@ def test_figures_stand_with_unit_window_and_share_of_beats_left_out(bench, make_
         "42 ms",
         "last 20 s, 2 % left out",
         "29 s of beats so far, SDNN needs 60 s",
-        "alpha peak 10.2 Hz; θ/β 1.5",
-        "F4−F3 −0.25; 19 channels, last 4 s",
+        "10.2 Hz",
+        "−1.02 (exponent of 1/f)",
+        "1.5 (ratio of powers)",
+        "−0.25 ln alpha F4−F3",
+        "19 channels, last 4 s",
         "✕ 1 interval left out of the figures",
     ):
         assert expected in texts
@@ -104,9 +107,9 @@ def test_intervals_are_drawn_in_milliseconds_and_what_was_left_out_is_crossed(be
 def test_bars_are_as_high_as_the_share_they_say(bench, make_script):
     bench.play(make_script())
     panel = bench.panel("body")
-    assert panel.bars.opts["height"] == pytest.approx([20, 15, 50, 10, 5])
-    assert [text.toPlainText() for text in panel.bar_texts] == ["20 %", "15 %", "50 %", "10 %", "5 %"]
-    low, high = panel.bar_plot.getViewBox().viewRange()[1]
+    assert panel.brain.bars.bars.opts["height"] == pytest.approx([20, 15, 50, 10, 5])
+    assert [text.toPlainText() for text in panel.brain.bars.texts] == ["20 %", "15 %", "50 %", "10 %", "5 %"]
+    low, high = panel.brain.bars.plot.getViewBox().viewRange()[1]
     assert low == 0 and high > 55  # noqa: PT018
 
 
@@ -123,12 +126,12 @@ def test_why_nothing_is_given_is_said_in_words(bench, make_script):
     assert panel.values["RMSSD"][0].text() == "–"
     bad = replace(script.body(32).brains[0], shares=np.full(5, math.nan), reason="no samples")
     bench.tell(script.body(32, brains=(bad,)))
-    assert "no samples" in panel.rhythms.text()
-    assert not any(text.isVisible() for text in panel.bar_texts)
+    assert "no samples" in panel.brain.source.text()
+    assert not any(text.isVisible() for text in panel.brain.bars.texts)
     raw = replace(script.body(33).brains[0], remark="no unit given: no powers, only shares and ratios")
     bench.tell(script.body(33, remark="no unit given: taken as µV to find beats, no amplitudes", brains=(raw,)))
     assert "taken as µV" in visible(panel)
-    assert "no powers" in panel.source.text()
+    assert "no powers" in panel.brain.source.text()
 
 
 WAVES = {
@@ -162,7 +165,7 @@ def test_the_rhythms_stay_when_the_end_of_a_session_cuts_a_second_short(bench, m
     panel = bench.panel("body")
     bench.tell(script.body(30, brains=()))
     assert panel.brain.isVisible()
-    assert panel.bars.opts["height"] == pytest.approx([20, 15, 50, 10, 5])
+    assert panel.brain.bars.bars.opts["height"] == pytest.approx([20, 15, 50, 10, 5])
 
 
 def test_a_clock_that_was_set_back_leaves_no_intervals_of_a_later_time(bench, make_script):
@@ -251,4 +254,4 @@ def test_the_panel_fits_and_nothing_in_it_is_squeezed(bench, make_script, size):
     abouts = [about for _, about in panel.values.values()]
     for above, below in pairwise([*abouts, panel.note]):
         assert not above.isVisible() or not below.isVisible() or above.geometry().bottom() < below.geometry().top() + 3
-    assert panel.bar_area.height() > 60
+    assert panel.brain.bars.area.height() > 60

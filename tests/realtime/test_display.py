@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from devices.api import Chunk, StreamInfo
 from models.api import Verdict
 from realtime.api import SetDisplay, Shown, Traces
-from realtime.display import RECOVERED, Display, allowed, displays
+from realtime.display import RECOVERED, Display, displays
 from realtime.repair import after, interpolated, without_blinks
 from realtime.rereference import average, bipolar, linked_mastoids
 from realtime.sources import Picked
@@ -251,9 +251,3 @@ def test_two_channels_of_one_place_infinity_and_a_wrong_width_are_harmless():
     ask(display, "average", repair=True)
     assert drawn(feed(display, samples)).shape == samples.shape
     display.push(Chunk("cap", np.arange(3.0), np.zeros((3, 2), np.float32)))
-
-
-def test_references_are_offered_that_the_labels_allow():
-    assert allowed(CAP) == ("as recorded", "average", "bipolar")
-    assert allowed(("TP9", "AF7", "AF8", "TP10")) == ("as recorded", "average", "linked mastoids")
-    assert allowed(()) == ("as recorded",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -378,6 +379,27 @@ def test_a_channel_without_numbers_is_left_out_of_the_averages_and_says_so():
     assert brain.averaged == 2
     assert value(bodies[-1], "alpha") == pytest.approx(200, rel=0.05)
     assert math.isnan(value(bodies[-1], "asymmetry"))
+
+
+def test_why_a_figure_of_rhythms_is_not_given_stands_beside_it_in_words(whole):
+    samples = eeg(20)
+    samples[:, 1] = math.nan
+    bodies, _ = run(Physiology([CAP]), merged(cut(CAP, samples, [25])))
+    early, late = bodies[5].brains[0], bodies[-1].brains[0]
+    needed = "8 good s of 30 are needed"
+    assert early.absent == {"slope": needed, "peak": needed, "asymmetry": f"{CAP.channels[1]}: 100 % missing"}
+    assert math.isnan(early.slope)
+    assert math.isnan(early.peak)
+    assert set(late.absent) == {"asymmetry"}
+    assert np.isfinite([late.slope, late.peak, late.theta_beta]).all()
+    assert whole[0][-2].brains[0].absent == {}
+    bare = replace(CAP, channels=("C3", "C4", "P3", "P4"))
+    noise = np.random.default_rng(0).normal(0, 5, (10000, 4)).astype(np.float32)
+    flat = run(Physiology([bare]), merged(cut(bare, noise, [25])))[0][-1].brains[0]
+    assert flat.absent == {
+        "peak": "none of 7 to 13.5 Hz stands out",
+        "asymmetry": "no pair such as F3/F4",
+    }
 
 
 def test_a_clock_that_leaps_by_a_year_gives_no_year_of_seconds():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.electrodes import on_map, on_sphere
-from realtime.rereference import CHAINS, MontageError, average, bipolar, linked_mastoids, montage
+from realtime.rereference import CHAINS, MontageError, allowed, average, bipolar, linked_mastoids, montage
 
 CAP = (
     "Fp1",
@@ -132,3 +132,9 @@ def test_positions_are_a_head_seen_from_above():
         assert places[left][0] == pytest.approx(-places[right][0], abs=0.06)
     assert np.allclose(np.linalg.norm(on_sphere(CAP), axis=1), 1, atol=1e-3)
     assert np.isnan(on_map(["AUX"])).all()
+
+
+def test_references_are_offered_that_the_labels_allow():
+    assert allowed(CAP) == ("as recorded", "average", "bipolar")
+    assert allowed(("TP9", "AF7", "AF8", "TP10")) == ("as recorded", "average", "linked mastoids")
+    assert allowed(()) == ("as recorded",)
