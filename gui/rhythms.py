@@ -175,7 +175,7 @@ class Map(QWidget):
         self.plot.setRange(xRange=(-radius, 2.3 * radius), yRange=(-1.05 * radius, 1.16 * radius), padding=0)
         names = [look.plain(brain.labels[column], 12) for column in found.columns]
         lowest = amount(float(measured[least]))
-        return f"most {names[top]} {amount(highest)} {unit}, least {names[least]} {lowest}; {len(names)} electrodes"
+        return f"most {names[top]} {amount(highest)} {unit}, least {names[least]} {lowest}, of {len(names)}"
 
 
 class Rhythms(QWidget):

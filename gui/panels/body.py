@@ -147,7 +147,7 @@ class Panel(look.Card):
         across.addWidget(self.intervals_box, 4)
 
         self.brain = Rhythms(self.touch)
-        across.addWidget(self.brain, 6)
+        across.addWidget(self.brain, 5)
 
         self.start = 0.0
         self.newest: Body | None = None

@@ -104,7 +104,7 @@ def test_the_map_of_a_band_is_chosen_with_the_keyboard(bench, script, occipital,
     assert abs(x - 30) < 16
     assert tuple(brain.map.picture.levels) == (0.0, 40.0)
     assert [text.toPlainText() for text in brain.map.ends] == ["0", "40 µV²"]
-    assert brain.source.text() == "most O1 40 µV², least Fp1 4.0; 19 electrodes"
+    assert brain.source.text() == "most O1 40 µV², least Fp1 4.0, of 19"
     assert len(brain.map.dots.getData()[0]) == 19
     choose(bench, "")
     assert brain.bars.isVisible()
@@ -137,7 +137,7 @@ def test_a_bad_channel_and_one_without_a_figure_stay_out_of_the_map(bench, scrip
     bench.tell(make_script(bad={"T3": Verdict("T3", 0.1, "amplitude 900 uV")}).estimated(31))
     choose(bench, "alpha")
     brain = bench.panel("body").brain
-    assert brain.source.text() == "most O1 40 µV², least Fp1 4.0; 17 electrodes"
+    assert brain.source.text() == "most O1 40 µV², least Fp1 4.0, of 17"
     assert brain.map.picture.levels[1] == 40.0
 
 
