@@ -126,8 +126,8 @@ class Clock:
     """The clock of a stream's source was measured against the session clock; a device says so every 5 s or so.
 
     ``time`` is when, on the session clock. ``offset`` (seconds, to be added to the source's own stamps) and its
-    ``uncertainty`` (one standard deviation, seconds; NaN when unknown) are what was measured; ``residual`` is what of
-    it the stamps that were given out at that time did not yet contain.
+    ``uncertainty`` (one standard deviation, seconds; NaN when unknown) are what all measurements so far say together,
+    each by its worth; ``residual`` is what of it the stamps that are given out from then on do not yet contain.
     """
 
     stream: str

@@ -38,7 +38,9 @@ SET = 0.1
 MEMORY = 60.0
 """Seconds of measurements through which the drift is drawn."""
 LEVER = 20.0
-"""Seconds of measurements that tell a drift; before, the newest offset stands that is not of a busy network."""
+"""Seconds of measurements that tell a drift; before, one offset stands: see `Offset`."""
+DRIFT = 50e-6
+"""What is expected of the drift between two clocks, one standard deviation: two ordinary crystals."""
 UNIX = 1e9
 """Seconds. No LSL clock has come this far, Unix time has since 2001."""
 REPEATED = 256
@@ -57,13 +59,17 @@ class Placed:
 class Offset:
     """The offset between two clocks from measurements now and then: a line through those of the last minute.
 
-    Each weighs by its round trip, so that one over a busy network counts little; one that is missed leaves the line as
-    it is. Two clocks that differ by 50 ppm move 0.25 ms between two measurements 5 s apart.
+    Each weighs by its round trip, so that one over a busy network, or of a source that was stopped, counts little; one
+    that is missed leaves the line as it is. Before the measurements are `LEVER` apart it is the one that is surest by
+    now: of the shortest round trip, unless it is so old that the clocks may have drifted apart by more than a newer one
+    can be wrong. Two clocks that differ by 50 ppm move 0.25 ms between two measurements 5 s apart.
     """
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float, float]] = deque()
         self._line = (math.nan, math.nan, 0.0)
+        self._sure = (math.nan, DRIFT)
+        """One standard deviation of the line at its middle, and of its slope."""
 
     def add(self, time: float, offset: float, uncertainty: float) -> None:
         """One measurement at ``time`` on the session clock. A clock that was set is followed at once."""
@@ -74,15 +80,21 @@ class Offset:
         while self._seen[0][0] < time - MEMORY:
             self._seen.popleft()
         if time - self._seen[0][0] < LEVER:
-            usual = 4 * min(uncertainty for *_, uncertainty in self._seen) + 1e-4
-            self._line = (*next((at, one) for at, one, sd in reversed(self._seen) if sd <= usual), 0.0)
+            at, one, sd = min(reversed(self._seen), key=lambda seen: math.hypot(seen[2], DRIFT * (time - seen[0])))
+            self._line, self._sure = (at, one, 0.0), (sd, DRIFT)
             return
         when, offsets, uncertainties = np.array(self._seen).T
         weight = 1 / (uncertainties + 2e-5) ** 2
-        weight /= weight.sum()
+        total = float(weight.sum())
+        weight /= total
         middle, height = float(weight @ when), float(weight @ offsets)
-        slope = weight @ ((when - middle) * (offsets - height)) / (weight @ (when - middle) ** 2)
+        spread = float(weight @ (when - middle) ** 2)
+        # Of a single good measurement and poor ones no slope can be told: it would lead to the poor ones.
+        slope = weight @ ((when - middle) * (offsets - height)) / (spread + 1 / (total * DRIFT**2))
         self._line = middle, height, float(slope)
+        # Not less for many: what is longer on one way than on the other is so each time.
+        sd = float(weight @ uncertainties)
+        self._sure = sd, min(DRIFT, sd / math.sqrt(spread)) if spread else DRIFT
 
     def at(self, time: float) -> float:
         """The offset, seconds; NaN before the first measurement."""
@@ -90,6 +102,10 @@ class Offset:
         # A source that was not reached for long may have been switched off: its drift is not drawn on for ever.
         newest = self._seen[-1][0] if self._seen else time
         return height + slope * (min(time, newest + MEMORY) - middle)
+
+    def uncertainty(self, time: float) -> float:
+        """One standard deviation of the offset at ``time``, seconds; NaN before the first measurement."""
+        return math.hypot(self._sure[0], self._sure[1] * (time - self._line[0]))
 
 
 class Stamps:
@@ -109,10 +125,11 @@ class Stamps:
 
     def __init__(self, rate: float, time: float, offset: float, uncertainty: float = math.nan) -> None:
         self._rate = rate
+        self._step = 0.25 / rate if rate else math.inf
+        """Seconds by which what is added to the stamps follows the offset with a chunk."""
         self._offset = Offset()
         self._offset.add(time, offset, uncertainty)
         self._measured_at = time
-        self._measured = offset, uncertainty
         self._applied = offset
         self._began = time
         self._newest = -math.inf
@@ -156,18 +173,20 @@ class Stamps:
         """The source's clock was measured at ``time``: add ``offset`` to its stamps, give or take ``uncertainty``."""
         self._offset.add(time, offset, uncertainty)
         self._measured_at = time
-        self._measured = offset, uncertainty
         self.asks = self.asks and time <= self._since  # one of before what is in question answers nothing
 
     def clock(self, now: float, unix: float) -> tuple[float, float, float]:
-        """Of the clock that the stamps are of: its offset, one standard deviation (NaN: unknown), and what of the
-        offset is not in the times given out now; seconds."""
+        """Of the clock that the stamps are of: its offset by all that was measured, one standard deviation (NaN:
+        unknown), and what of the offset is not in the times that are given out from now on; seconds."""
         if self._clock is not None:
             return self._clock.offset, self._clock.uncertainty, 0.0
-        offset, uncertainty = (now - unix, math.nan) if self.unix else self._measured
-        residual = offset - self._applied
-        # A clock that was set: what is given out stays where it is, what follows gets the new offset.
-        return offset, uncertainty, residual if abs(residual) <= SET else 0.0
+        offset = self._target(now, unix)
+        uncertainty = math.nan if self.unix else self._offset.uncertainty(now)
+        change = offset - self._applied
+        # Events get all of it, and so does what follows when a clock was set: what was given out stays where it is.
+        if not self._rate or abs(change) > SET:
+            return offset, uncertainty, 0.0
+        return offset, uncertainty, math.copysign(max(abs(change) - self._step, 0.0), change)
 
     def take(self, samples: NDArray[Any], stamps: NDArray[np.float64], now: float, unix: float) -> Placed:
         """What can be given out: of ``samples`` (n, channels) with finite ``stamps`` (n,), and of what waited.
@@ -221,8 +240,7 @@ class Stamps:
     def _follow(self, stamps: NDArray[np.float64], now: float, unix: float) -> None:
         change = self._target(now, unix) - self._applied
         if abs(change) <= SET:
-            step = 0.25 / self._rate
-            self._applied += min(max(change, -step), step)
+            self._applied += min(max(change, -self._step), self._step)
             self._doubted = math.inf
         elif self._makes_sense(stamps + self._applied + change, now):
             self._applied += change

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from devices.stamps import HOLD, PATIENCE, Offset, Stamps
+from devices.stamps import DRIFT, HOLD, PATIENCE, Offset, Stamps
 
 RATE = 250.0
 SIZE = 10
@@ -345,9 +345,53 @@ def test_of_the_first_measurements_one_over_a_busy_network_does_not_count():
     assert offset.at(7.0) == pytest.approx(2.0 + 150e-6)
 
 
-def test_a_measurement_that_is_missing_says_nothing():
+@pytest.mark.parametrize("good", [1, 2, 40])
+@pytest.mark.parametrize("poor", [1, 5])
+def test_a_source_that_was_stopped_and_measured_when_it_went_on_keeps_its_offset(good, poor):
+    offset = Offset()
+    for second in range(0, 2 * good, 2):
+        offset.add(float(second), 2.0 + second * 20e-6, 20e-6)
+    for again in range(poor):
+        now = 2.0 * good + 22.0 + 2 * again
+        offset.add(now, 2.0 - 0.07, 0.14 / 12**0.5)
+        assert offset.at(now) == pytest.approx(2.0 + now * 20e-6, abs=1e-3 if good > 1 else 2e-3)
+        assert abs(offset.at(now) - 2.0 - now * 20e-6) < 3 * offset.uncertainty(now) < 0.01
+
+
+@pytest.mark.parametrize("rate", [RATE, 0.0])
+def test_what_is_recorded_of_a_clock_and_what_the_stamps_got_are_the_same_after_a_source_was_stopped(rate):
+    stamps = Stamps(rate, 1000.0, 2.0, 20e-6)
+    for now in (1002.0, 1004.0):
+        stamps.measure(now, 2.0, 20e-6)
+    stamps.measure(1014.0, 1.93, 0.14 / 12**0.5)
+    offset, uncertainty, residual = stamps.clock(1014.0, 0.0)
+    placed = stamps.take(np.zeros((1, 1)), np.array([1012.0]), 1014.0, 0.0)
+    assert placed.times[0] + residual == pytest.approx(1012.0 + offset, abs=uncertainty)
+    assert placed.times[0] + residual == pytest.approx(1014.0, abs=1e-3)
+    assert uncertainty < 1e-3
+
+
+def test_in_a_network_of_5_to_20_ms_every_offset_is_as_good_as_the_quickest_of_late():
+    random = np.random.default_rng(1)
+    stamps = Stamps(RATE, 0.0, 2.0, 0.02 / 12**0.5)
+    errors, sds = [], []
+    for second in range(2, 300, 2):
+        there, back = random.uniform(2.5e-3, 10e-3, 2)
+        stamps.measure(float(second), 2.0 + (back - there) / 2, (there + back) / 12**0.5)
+        placed = stamps.take(np.zeros((1, 1)), np.array([second - 2.01]), float(second), 0.0)
+        offset, uncertainty, residual = stamps.clock(float(second), 0.0)
+        errors.append(offset - 2.0)
+        sds.append(uncertainty)
+        assert placed.times[0] + residual == pytest.approx(second - 0.01 + errors[-1], abs=uncertainty)
+    assert max(map(abs, errors)) < 5e-3
+    assert max(map(abs, errors[15:])) < 2e-3
+    assert max(sds) < 6e-3
+
+
+def test_a_measurement_that_is_missing_leaves_the_offset_and_makes_it_less_sure():
     stamps = Stamps(RATE, 10.0, 0.5, 1e-5)
-    assert stamps.clock(20.0, 0.0) == pytest.approx((0.5, 1e-5, 0.0))
+    assert stamps.clock(10.0, 0.0) == pytest.approx((0.5, 1e-5, 0.0))
+    assert stamps.clock(20.0, 0.0) == pytest.approx((0.5, 10 * DRIFT, 0.0), rel=1e-3)
 
 
 def events(stamps, values, when, now, unix=0.0):
@@ -502,6 +546,6 @@ def test_a_drift_is_not_drawn_on_for_ever():
 def test_a_clock_that_was_set_leaves_no_residual_for_what_was_given_out_before():
     stamps = Stamps(RATE, 1000.0, 0.0, 1e-5)
     stamps.measure(1005.0, 0.02, 1e-5)
-    assert stamps.clock(1005.0, 0.0) == pytest.approx((0.02, 1e-5, 0.02))
+    assert stamps.clock(1005.0, 0.0) == pytest.approx((0.02, 1e-5, 0.019))  # a quarter of a sample goes into the next
     stamps.measure(1010.0, 10.0, 1e-5)
     assert stamps.clock(1010.0, 0.0) == pytest.approx((10.0, 1e-5, 0.0))

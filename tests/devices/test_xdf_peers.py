@@ -5,10 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import shutil
-import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +18,6 @@ from devices.xdf_format import OWN_DESC, SESSION_NAME, SESSION_TYPE, XdfFile, Xd
 from realtime.record import Recorder
 from realtime.session import Session
 
-PEERS = Path(__file__).resolve().parents[1] / "peers"
 GAPS = (0.1, 1.0, 5.0, 30.0)
 RATES = {"eeg": 250.0, "ecg": 130.0}
 WITHIN = 1e-3
@@ -149,42 +145,9 @@ def test_pyxdf_at_its_defaults_gives_every_sample_at_its_true_time(record, caplo
     ]
 
 
-@pytest.fixture(scope="session")
-def libxdf(tmp_path_factory):
-    """The program that reads with libxdf, made here."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("no C++ compiler: libxdf is not tried")
-    if not any((Path(folder) / "xdf.h").is_file() for folder in ("/usr/include", "/usr/local/include")):
-        pytest.skip("no libxdf (Debian: libxdf-dev)")
-    program = tmp_path_factory.mktemp("libxdf") / "read_xdf"
-    done = subprocess.run(
-        [compiler, "-O1", str(PEERS / "read_xdf.cpp"), "-o", str(program), "-lxdf"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return program
-
-
-def read_by(libxdf, path):
-    """Of each stream with samples, by name: stamps and the first value (n, 2), and how many channels it has."""
-    done = subprocess.run([str(libxdf), str(path)], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, f"libxdf ended with {done.returncode} {done.stderr}"
-    lines = itertools.dropwhile(lambda line: not line.startswith("stream "), done.stdout.splitlines())  # it talks
-    found = {}
-    for line in lines:
-        word, count, width, name = line.split(" ", 3)
-        assert word == "stream"
-        rows = [next(lines).split() for _ in range(int(count))]
-        found[name] = np.array(rows, dtype=np.float64).reshape(-1, 2), int(width)
-    return found
-
-
 def test_libxdf_gives_every_sample_at_its_true_time(record, libxdf):
     path, truth = record
-    found = read_by(libxdf, path)
+    found = libxdf(path)
     for name in truth.times:
         rows, width = found[name]
         assert width == 2
@@ -213,7 +176,7 @@ def test_libxdf_and_pyxdf_read_the_record_of_a_session_without_a_heart_and_witho
         recorder=lambda streams: Recorder(path, streams, ("arousal",), {}),
     )
     session.run()
-    rows, width = read_by(libxdf, path)["eeg"]
+    rows, width = libxdf(path)["eeg"]
     assert width == 2
     np.testing.assert_allclose(rows[:, 0], times, atol=WITHIN)
     streams, _ = pyxdf.load_xdf(path)
@@ -244,7 +207,7 @@ def test_libxdf_reads_a_record_that_was_killed_at_any_moment(tmp_path, libxdf):
     content = path.read_bytes()
     for size in sizes:
         path.write_bytes(content[:size])
-        found = read_by(libxdf, path)
+        found = libxdf(path)
         with XdfFile(path) as file:
             assert file.findings == []
             samples = {stream.name: file.samples(stream.id) for stream in file.streams.values() if stream.rate}
@@ -263,7 +226,7 @@ def test_a_record_of_a_source_that_never_delivered_is_read_by_all_and_says_that_
     recorder.write(Clock("h10/ecg", 99.0, 17.25, 5e-5))
     recorder.write(Chunk("eeg", 100.0 + np.arange(25) / 250, np.ones((25, 2), np.int32)))
     recorder.close()
-    assert {name: len(rows) for name, (rows, _) in read_by(libxdf, path).items()} == {"amp": 25}
+    assert {name: len(rows) for name, (rows, _) in libxdf(path).items()} == {"amp": 25}
     streams_read, _ = pyxdf.load_xdf(path)
     assert {stream["info"]["name"][0] for stream in streams_read} == {"amp", "insula"}
     with XdfFile(path) as file:
