@@ -8,7 +8,8 @@ Answers ``{"label": ..., "time": ...}``, seconds on the session clock. A marker 
 
 Only this machine is listened to, only with the token, which is made anew each time and never recorded. Pages of any
 origin may post, for experiments come from anywhere, also from files; it is the token that lets them in. Requests that
-came under another host's name are refused (DNS rebinding).
+came under another host's name are refused (DNS rebinding). Connections that say nothing keep nobody out: the oldest of
+them gives way. Markers that were refused are counted and said, also in the record.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
+import math
 import os
 import queue
 import secrets
 import socket
 import socketserver
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,7 +34,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from devices.api import DeviceError, Events, Found, Item, StreamInfo
+from devices.api import DeviceError, Events, Found, Item, Notice, StreamInfo
 from devices.lsl import lsl_clock
 
 PORT = 8765
@@ -43,7 +47,13 @@ MAX_AGO_MS = 60_000.0
 WAITING = 10_000
 """Markers that wait for the session; more are refused, and the page is told."""
 CONNECTIONS = 32
-"""At once; more are closed unanswered."""
+"""At once. For one more the oldest that has not shown the token is closed."""
+BURST = 0.1
+"""Seconds. Younger ones are closed only when none gets through in as long: an honest request takes milliseconds."""
+ROOM = 1.0
+"""Seconds that one more connection waits for the end of the one that was closed for it."""
+REPORT_INTERVAL = 10.0
+"""Seconds between two notices on what was refused."""
 PATIENCE = 5.0
 """Seconds that a request may take to arrive, however slowly it trickles."""
 
@@ -70,6 +80,11 @@ class MarkerEndpoint:
         self.token = secrets.token_urlsafe(16)
         self._came: queue.Queue[tuple[float, str]] = queue.Queue(WAITING)
         self._open = False
+        self._clock = clock
+        self._refused: Counter[str] = Counter()
+        self._closed: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._told, self._told_at = "", -math.inf
         try:
             self._server = _Server(self, clock, port)
         except OSError as error:
@@ -107,7 +122,26 @@ class MarkerEndpoint:
 
     @property
     def problem(self) -> str:
-        return "" if self._came.qsize() < WAITING else f"markers:{self.port}: {WAITING} markers wait, more are refused"
+        """One line when more wait than can, and of what was refused so far, to the end; "" when all is well."""
+        full = f"{WAITING} markers wait, more are refused" if self._came.qsize() >= WAITING else ""
+        problems = "; ".join(text for text in (full, self._refusals()) if text)
+        return problems and f"markers:{self.port}: {problems}"
+
+    def _refusals(self) -> str:
+        with self._counting:
+            refused = [f"{count} {why}" for why, count in sorted(self._refused.items())]
+            closed = [f"{count} {why}" for why, count in sorted(self._closed.items())]
+        return "; ".join(([f"requests refused: {', '.join(refused)}"] if refused else []) + closed)
+
+    def refuse(self, why: str) -> None:
+        """Count a marker that is not taken, from any thread."""
+        with self._counting:
+            self._refused[why] += 1
+
+    def close(self, why: str) -> None:
+        """Count a connection that is closed, from any thread."""
+        with self._counting:
+            self._closed[why] += 1
 
     def __enter__(self) -> Self:
         self._open = True
@@ -120,7 +154,11 @@ class MarkerEndpoint:
         self._thread.join(1.0)
 
     def read(self, timeout: float) -> list[Item]:
-        """The markers that have come, in the order of their arrival; waits at most ``timeout`` for the first."""
+        """The markers that have come, in the order of their arrival; waits at most ``timeout`` for the first.
+
+        Every `REPORT_INTERVAL` a notice says what was refused so far, and at once to whoever does not wait: a session
+        that ends.
+        """
         came = []
         try:
             came.append(self._came.get(timeout=timeout) if timeout > 0 else self._came.get_nowait())
@@ -128,18 +166,33 @@ class MarkerEndpoint:
                 came.append(self._came.get_nowait())
         except queue.Empty:
             pass
-        if not came:
+        items = self._notices(at_once=timeout <= 0)
+        if came:
+            times, labels = zip(*came, strict=True)
+            items.append(Events(self._info.key, np.array(times, np.float64), tuple(labels)))
+        return items
+
+    def _notices(self, at_once: bool) -> list[Item]:
+        refusals = self._refusals()
+        if refusals == self._told:
             return []
-        times, labels = zip(*came, strict=True)
-        return [Events(self._info.key, np.array(times, np.float64), tuple(labels))]
+        now = time.monotonic()
+        if math.isinf(self._told_at):
+            self._told_at = now  # the first are said by `problem`
+        if not at_once and now - self._told_at < REPORT_INTERVAL:
+            return []
+        self._told, self._told_at = refusals, now
+        return [Notice(self._info.key, self._clock(), f"so far: {refusals}")]
 
     def post(self, time: float, label: str) -> HTTPStatus:
         """Take one marker, from any thread; OK, or why not."""
         if not self._open:
+            self.refuse("while the session did not run")
             return HTTPStatus.SERVICE_UNAVAILABLE
         try:
             self._came.put_nowait((time, label))
         except queue.Full:
+            self.refuse("while too many waited")
             return HTTPStatus.TOO_MANY_REQUESTS
         return HTTPStatus.OK
 
@@ -154,6 +207,9 @@ class _Server(ThreadingHTTPServer):
         self.endpoint = endpoint
         self.clock = clock
         self._slots = threading.BoundedSemaphore(CONNECTIONS)
+        self._strangers: dict[socket.socket, float] = {}
+        """Connections that have not shown the token, oldest first, and since when."""
+        self._looking = threading.Lock()
         super().__init__((HOST, port), _Request)
 
     def server_bind(self) -> None:
@@ -162,11 +218,32 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = HOST, int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        # Waits a moment: a burst of honest requests is through in milliseconds.
-        if self._slots.acquire(timeout=0.2):
-            super().process_request(request, client_address)
-        else:
+        if not (self._slots.acquire(blocking=False) or self._make_room()):
+            self.endpoint.close("connections closed unanswered")
             self.shutdown_request(request)
+            return
+        with self._looking:
+            self._strangers[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def _make_room(self) -> bool:
+        """A slot for one more connection: of one that ends by itself, or of the oldest stranger."""
+        return self._send_away(BURST) or self._slots.acquire(timeout=BURST) or self._send_away(0.0)
+
+    def _send_away(self, age: float) -> bool:
+        with self._looking:
+            oldest, since = next(iter(self._strangers.items()), (None, math.inf))
+            if oldest is None or time.monotonic() - since < age:
+                return False
+            del self._strangers[oldest]
+            _cut(oldest)
+        self.endpoint.close("idle connections closed to let others in")
+        return self._slots.acquire(timeout=ROOM)
+
+    def welcome(self, request: socket.socket) -> None:
+        """It has shown the token: it does not give way."""
+        with self._looking:
+            self._strangers.pop(request, None)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         # A client that trickles a byte at a time keeps no slot: its connection is cut when its time is up.
@@ -177,10 +254,18 @@ class _Server(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             cut.cancel()
+            self.welcome(request)
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away in the middle is its own affair; the screen belongs to the session."""
+
+
+def _finite(text: str) -> float:
+    """A number of JSON; ValueError for NaN and Infinity, which JSON does not have, and for 1e999."""
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(f"{text} is no number")
 
 
 def _cut(connection: socket.socket) -> None:
@@ -215,6 +300,7 @@ class _Request(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         if not self._expected():
             return
+        self.server.welcome(self.connection)
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             self._say(HTTPStatus.LENGTH_REQUIRED, error="say Content-Length")
@@ -224,6 +310,7 @@ class _Request(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(length))
         if len(body) < int(length):
+            self.server.endpoint.refuse("broken off")
             return
         try:
             label, ago_ms = _marker(body)
@@ -271,6 +358,8 @@ class _Request(BaseHTTPRequestHandler):
         return True
 
     def _say(self, status: HTTPStatus, **content: str | float) -> None:
+        if self.command == "POST" and status in _WORDS:
+            self.server.endpoint.refuse(_WORDS[status])
         body = b"" if status is HTTPStatus.NO_CONTENT else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Access-Control-Allow-Origin", "*")
@@ -296,6 +385,15 @@ class _Request(BaseHTTPRequestHandler):
         """Nothing: labels and tokens do not belong on the terminal."""
 
 
+_WORDS = {
+    HTTPStatus.UNAUTHORIZED: "with a wrong token",
+    HTTPStatus.BAD_REQUEST: "not understood",
+    HTTPStatus.LENGTH_REQUIRED: "not understood",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too long",
+}
+"""Why what was posted is no marker; `MarkerEndpoint.post` counts the others."""
+
+
 def _marker(body: bytes) -> tuple[str, float]:
     """Label and age (ms) of what was posted: a JSON object, a JSON text, or plain text."""
     try:
@@ -306,9 +404,9 @@ def _marker(body: bytes) -> tuple[str, float]:
     ago_ms: object = 0.0
     if text[:1] in {"{", '"'}:
         try:
-            content = json.loads(text)
+            content = json.loads(text, parse_float=_finite, parse_constant=_finite)
         except (ValueError, RecursionError):
-            raise ValueError("the body begins like JSON, but is none") from None
+            raise ValueError("the body begins like JSON, but is none, or has a number that is none") from None
         if isinstance(content, dict):
             label, ago_ms = content.get("label"), content.get("ago_ms", 0.0)
         else:

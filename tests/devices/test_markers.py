@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from devices.api import DeviceError, Events, open_device
-from devices.markers import MAX_BODY, MarkerEndpoint
+from devices.markers import CONNECTIONS, MAX_BODY, MarkerEndpoint
 
 
 class Hand:
@@ -50,7 +51,7 @@ def post(endpoint, body, *, token=None, path="/marker", method="POST", headers=(
 
 
 def labels(endpoint):
-    return [label for item in endpoint.read(0.0) for label in item.labels]
+    return [label for item in endpoint.read(0.0) if isinstance(item, Events) for label in item.labels]
 
 
 def test_a_marker_is_stamped_on_arrival_and_the_answer_says_when():
@@ -134,6 +135,10 @@ def test_every_endpoint_has_a_token_of_its_own_and_it_is_nowhere_in_the_record()
         ({"path": "/marker?" + "a=1&" * 20}, 400),
         ({"body": b'{"label": ' + b"[" * 20_000}, 400),
         ({"body": b'{"label": 1' + b"0" * 5000 + b"}"}, 400),
+        ({"body": b'{"label": 1e999}'}, 400),
+        ({"body": b'{"label": -1e999}'}, 400),
+        ({"body": b'{"label": NaN}'}, 400),
+        ({"body": b'{"label": Infinity}'}, 400),
         ({"headers": [("Content-Length", "-5")], "body": None}, 411),
         ({"headers": [("Content-Length", "1e3")], "body": None}, 411),
         ({"headers": [("Content-Length", "9" * 5000)], "body": None}, 413),
@@ -209,6 +214,55 @@ def test_clients_that_trickle_do_not_hold_up_the_others_and_are_cut(monkeypatch)
         assert labels(endpoint) == ["quick", "after"]
 
 
+@pytest.mark.parametrize("said", [b"", b"POST /marker HTTP/1.1\r\nAuthorization: Bearer wrong\r\n"])
+def test_connections_that_stay_idle_keep_no_marker_out_and_how_many_had_to_go_is_said(said):
+    with listening() as endpoint:
+        idle = []
+        try:
+            for _ in range(CONNECTIONS + 8):
+                idle.append(socket.create_connection(("127.0.0.1", endpoint.port), timeout=10))
+                idle[-1].sendall(said)
+            statuses = [post(endpoint, f"honest {number}".encode())[0] for number in range(3)]
+            assert statuses == [200] * 3
+            assert labels(endpoint) == [f"honest {number}" for number in range(3)]
+        finally:
+            for one in idle:
+                one.close()
+        gone = int(re.search(r"(\d+) idle connections closed to let others in", endpoint.problem)[1])
+        assert 8 < gone <= 8 + 3
+
+
+def test_a_client_that_has_shown_the_token_does_not_give_way_to_idle_ones():
+    with listening() as endpoint:
+        honest = socket.create_connection(("127.0.0.1", endpoint.port), timeout=10)
+        host = f"127.0.0.1:{endpoint.port}"
+        head = f"POST /marker HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {endpoint.token}\r\n"
+        honest.sendall(f"{head}Content-Length: 4\r\n\r\nslo".encode())
+        time.sleep(0.3)
+        idle = [socket.create_connection(("127.0.0.1", endpoint.port), timeout=10) for _ in range(CONNECTIONS + 8)]
+        try:
+            assert post(endpoint, b"quick")[0] == 200
+            honest.sendall(b"w")
+            assert honest.recv(1000).startswith(b"HTTP/1.1 200")
+        finally:
+            for one in (honest, *idle):
+                one.close()
+        assert labels(endpoint) == ["quick", "slow"]
+
+
+def test_what_is_refused_is_said_with_its_number_and_again_to_a_session_that_ends():
+    with listening() as endpoint:
+        assert endpoint.problem == ""
+        assert [post(endpoint, b"x", token="of yesterday")[0] for _ in range(2)] == [401, 401]
+        assert [post(endpoint, body)[0] for body in (b"", b"{")] == [400, 400]
+        assert post(endpoint, None, method="GET")[0] == 405
+        said = "requests refused: 2 not understood, 2 with a wrong token"
+        assert endpoint.problem == f"markers:{endpoint.port}: {said}"
+        assert endpoint.read(0.01) == []  # the alarm has just said it
+        (notice,) = endpoint.read(0.0)
+        assert (notice.stream, notice.text) == (endpoint.streams[0].key, f"so far: {said}")
+
+
 def test_many_clients_at_once_lose_nothing():
     with listening() as endpoint:
         statuses = []
@@ -232,7 +286,7 @@ def test_more_markers_than_anyone_reads_are_refused_and_said(monkeypatch):
         assert [post(endpoint, b"x")[0] for _ in range(5)] == [200, 200, 200, 429, 429]
         assert "3 markers wait" in endpoint.problem
         assert labels(endpoint) == ["x"] * 3
-        assert endpoint.problem == ""
+        assert endpoint.problem == f"markers:{endpoint.port}: requests refused: 2 while too many waited"
 
 
 def test_markers_count_only_while_the_session_runs():
@@ -240,7 +294,10 @@ def test_markers_count_only_while_the_session_runs():
     assert post(endpoint, b"early")[0] == 503
     with endpoint:
         assert post(endpoint, b"on time")[0] == 200
-        assert labels(endpoint) == ["on time"]
+        (notice, events) = endpoint.read(0.0)
+        assert notice.text == "so far: requests refused: 1 while the session did not run"
+        assert events.labels == ("on time",)
+        assert endpoint.read(0.0) == []
     with pytest.raises(OSError, match="refused"):
         post(endpoint, b"late")
 
@@ -287,7 +344,7 @@ def test_garbage_is_answered_or_cut_and_never_shown(capfd):
 
 def test_a_session_records_what_is_posted_and_not_the_token(tmp_path):
     from devices.lsl import lsl_clock
-    from devices.xdf_format import XdfFile
+    from devices.xdf_format import SESSION_NAME, XdfFile
     from realtime.record import Recorder
     from realtime.session import Session
 
@@ -303,10 +360,15 @@ def test_a_session_records_what_is_posted_and_not_the_token(tmp_path):
         while (answer := post(endpoint, b"begin"))[0] == 503 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert answer[0] == 200
+        assert post(endpoint, b"x", token="wrong")[0] == 401
     finally:
         session.stop()
         runner.join(30)
     with XdfFile(path) as file:
+        (events,) = [file.read(one.id)[1] for one in file.streams.values() if one.name == SESSION_NAME]
+        told = [text for (text,) in np.asarray(events).reshape(-1, 1).tolist() if text.startswith("note ")]
+        assert told[-1].endswith("1 with a wrong token")
+        assert any(text.startswith("alarm ") for (text,) in np.asarray(events).reshape(-1, 1).tolist())
         (stream,) = [stream for stream in file.streams.values() if stream.name == endpoint.streams[0].name]
         times, values = file.read(stream.id)
     assert np.asarray(values).ravel().tolist() == ["begin"]
