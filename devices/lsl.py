@@ -299,11 +299,17 @@ class LslDevice:
     def __enter__(self) -> Self:
         if self._link is None or self._keeper is not None:
             raise DeviceError(f"{self._address}: a device is opened once.")
+        self._heard = time.monotonic()
         try:
             self._link.inlet.open_stream(OPEN_TIMEOUT)
+        except pylsl.util.LostError:
+            self._let_go("the source has gone; " + self._waits_for("waiting for it to come back"))
+        except pylsl.util.TimeoutError:
+            pass  # it hangs, and is watched as it would be later
         except RuntimeError as error:
             raise DeviceError(f"{self._address}: found, but sends nothing: {error} Restart the source.") from error
-        self._heard = time.monotonic()
+        else:
+            self._heard = time.monotonic()
         self._keeper = threading.Thread(target=self._keep, name=f"clock of {self._info.key}", daemon=True)
         self._keeper.start()
         return self
@@ -407,7 +413,7 @@ class LslDevice:
                 uid, heard = self._before
                 self._before = None
                 seconds = gap if self._info.rate and gap > 0 else self._heard - heard
-                held = f", {missing} samples missing" if self._info.rate else ""
+                held = f", {missing} samples missing" if self._info.rate and not math.isnan(gap) else ""
                 self._said.append(
                     f"the source came back as another outlet after {seconds:.3f} s{held}: uid {uid} -> {_pin(link)}"
                 )

@@ -244,6 +244,40 @@ def test_a_source_killed_and_started_anew_is_taken_again_and_named_with_its_gap(
         assert f"after {gap:.3f} s, {ledger.lost} samples missing" in notice
 
 
+@pytest.mark.parametrize("how", ["killed", "stopped, then killed", "stopped, then going on"])
+def test_a_source_that_fails_while_it_is_being_opened_is_waited_for_and_taken_as_later(monkeypatch, how):
+    monkeypatch.setattr(lsl, "OPEN_TIMEOUT", 2.0)
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "while it is opened"}
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        device = open_device(f"lsl:name={one.name}")
+        first = device.uid
+        one.process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        if how == "killed":
+            one.process.wait()
+        ledger = stack.enter_context(Ledger(stack.enter_context(device)))
+        if how == "stopped, then going on":
+            ledger.until(lambda ledger: "no longer answers" in device.problem)
+            one.process.send_signal(signal.SIGCONT)
+            one.do("run 0.3")
+            ledger.balance(one.sent)
+            assert not device.problem
+            return
+        one.process.kill()
+        ledger.until(lambda ledger: "the source has gone; waiting for it to come back" in device.problem)
+        assert "the source has gone; waiting for it to come back" in device.problem
+        anew = stack.enter_context(source(**spec))
+        ledger.until(lambda ledger: device.uid != first)
+        anew.do("run 0.3")
+        ledger.balance(anew.sent)
+        assert ledger.lost == 0
+        assert not device.problem
+        (notice,) = ledger.notices
+        assert re.fullmatch(
+            rf"the source came back as another outlet after \S+ s: uid {first} -> {device.uid} .*", notice
+        )
+
+
 def test_three_outlets_share_a_source_id_and_none_is_taken_for_the_one_that_died_but_one_started_anew():
     spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "shared"}
     with ExitStack() as stack:
