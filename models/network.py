@@ -78,6 +78,8 @@ def check_network(
     entry.boolean("band_power")
     heart = entry.boolean("heart")
     features = entry.integer("heart_features", 1, 1024)
+    if "variability" in entry.names():  # not in bundles made before there was one
+        entry.boolean("variability")
     hidden = entry.integer("head_hidden", 0, 65_536)
     entry.number("head_dropout", 0.0, 0.99)
     entry.close()

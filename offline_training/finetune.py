@@ -68,6 +68,8 @@ class Settings:
     """How many windows the pooled resting spread counts for beside the person's own."""
     rest_floor: float = 0.5
     """A person's resting spread is never believed to be below this share of the pooled one."""
+    variability: bool = False
+    """Give the head log RMSSD too."""
 
     def network(self, eeg_channels: int, ecg_channels: int, seconds: int, rate: int) -> FusionConfig:
         eeg = Config(
@@ -95,6 +97,7 @@ class Settings:
             ecg=ecg,
             band_power=True,
             heart=True,
+            variability=self.variability,
             head_dropout=self.head_dropout,
         )
 

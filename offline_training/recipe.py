@@ -437,7 +437,7 @@ def _folds_key(settings: Settings, people: Sequence[str], digest: str) -> str:
     here, network = Path(__file__).parent, Path(models.__path__[0])
     for name in ("finetune.py", "objectives.py", "baselines.py", "splits.py", "recipe.py"):
         found.update((here / name).read_bytes())
-    for name in ("fusion.py", "calibration.py", "distance.py", "encoders/cbramod.py"):
+    for name in ("fusion.py", "descriptors.py", "calibration.py", "distance.py", "encoders/cbramod.py"):
         found.update((network / name).read_bytes())
     return found.hexdigest()[:16]
 

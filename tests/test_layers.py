@@ -18,8 +18,8 @@ MAY_IMPORT = {
 }
 WRAPPED = {  # library: the files (or folders) that may import it
     "torch": (
-        *("models/encoders/", "models/fusion.py", "models/masking.py", "models/runtimes/pytorch.py"),
-        "offline_training/",
+        *("models/encoders/", "models/descriptors.py", "models/fusion.py", "models/masking.py"),
+        *("models/runtimes/pytorch.py", "offline_training/"),
     ),
     "PySide6": ("gui/",),
     "pyqtgraph": ("gui/",),

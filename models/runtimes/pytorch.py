@@ -77,6 +77,7 @@ def fusion_config(network: Fields) -> FusionConfig:
         band_power=network.boolean("band_power"),
         heart=network.boolean("heart"),
         heart_features=network.integer("heart_features", 1, 1024),
+        variability="variability" in network.names() and network.boolean("variability"),
         head_hidden=network.integer("head_hidden", 0, 65_536),
         head_dropout=network.number("head_dropout", 0.0, 0.99),
     )
