@@ -56,6 +56,10 @@ class UsageError(Exception):
     """A request that cannot be served; one line that says what to do."""
 
 
+class OutputError(OSError):
+    """What is to be printed cannot be written."""
+
+
 def demo_recording() -> Path:
     """The recording that ships: 19 channels of EEG and one of ECG, rest, then mental arithmetic."""
     import devices
@@ -1153,17 +1157,25 @@ def terminal(before: str = "") -> Console:
 
     class Terminal(Console):
         def print(self, *objects: Any, **more: Any) -> None:
-            super().print(*(before + plain(one) if isinstance(one, str) else one for one in objects), **more)
+            try:
+                super().print(*(before + plain(one) if isinstance(one, str) else one for one in objects), **more)
+            except OSError as error:
+                raise OutputError(error.errno, error.strerror) from error
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())  # or the last flush of Python would fail
-            os.close(nowhere)
+            print_nowhere()
 
     # Not a terminal: wide enough for every table.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
     return Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+
+
+def print_nowhere() -> None:
+    """What is still to be printed goes nowhere: where it cannot be written, the last flush of Python would fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def refuse(error: Exception, before: str = "") -> int:
@@ -1173,6 +1185,8 @@ def refuse(error: Exception, before: str = "") -> int:
     from models.api import ModelError
     from realtime.remote import RemoteError
 
+    if isinstance(error, OutputError):
+        error = UsageError(f"the output cannot be written ({error.strerror}). Let it go elsewhere.")
     if not isinstance(error, DeviceError | ModelError | XdfError | RemoteError | UsageError):
         raise error
     print(f"insula: {before}{plain(str(error))}", file=sys.stderr)
@@ -1188,7 +1202,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("insula: stopped", file=sys.stderr)
         return 130
     except Exception as error:  # noqa: BLE001  (only what is told in words is taken here)
-        return refuse(error)
+        status = refuse(error)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        print_nowhere()
     return status
 
 

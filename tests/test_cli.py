@@ -734,6 +734,20 @@ def test_who_reads_the_output_and_leaves_does_not_end_a_session(tmp_path):
     assert json.loads(record.with_suffix(".json").read_text())["ended"] == "as asked"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="an output that fails is simulated where there is one")
+@pytest.mark.parametrize("command", [("record", "synthetic:", "--to", "r.xdf"), ("devices", "synthetic")])
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, command):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "insula", *command], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True,
+            timeout=120, check=False,
+        )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert line == "insula: the output cannot be written (No space left on device). Let it go elsewhere."
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_text_from_outside_is_printed_and_not_obeyed(capsys):
     insula_module.terminal().print("Cap\x1b[2J\x9b2J\u202e\ud800 [red] :warning: µV ± 1")
     assert capsys.readouterr().out == "Cap\ufffd[2J\ufffd2J\ufffd\ufffd [red] :warning: µV ± 1\n"
