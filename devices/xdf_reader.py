@@ -11,6 +11,7 @@ import functools
 import itertools
 import math
 import mmap
+import stat
 import struct
 import sys
 from array import array
@@ -202,6 +203,9 @@ class XdfFile:
 
     def _open(self) -> mmap.mmap:
         try:
+            kind = self.path.stat().st_mode
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # opening a pipe would wait for somebody to write
+                raise XdfError(f"{self.path}: is no regular file but a pipe or a device. Copy it to a file first.")
             with self.path.open("rb") as file:
                 start = file.read(4)
                 if start == MAGIC:

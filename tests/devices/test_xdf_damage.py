@@ -287,6 +287,15 @@ def test_streams_beyond_a_thousand_are_left_out_and_the_first_of_them_is_named(t
         assert "1024 streams" in finding
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and devices of POSIX")
+def test_a_pipe_or_a_device_is_refused_at_once_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.xdf")
+    for path in (tmp_path / "pipe.xdf", Path("/dev/zero")):
+        with pytest.raises(XdfError, match="is no regular file") as refused:
+            XdfFile(path)
+        assert str(path) in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "packed", [zlib.compress(xdf(header())), b"\x1f\x8b\x08" + bytes(20)], ids=["zlib of LabRecorder", "gzip of pyxdf"]
 )
