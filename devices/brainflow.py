@@ -570,8 +570,17 @@ class BrainFlowDevice:
 
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
+        board = str(_descriptors(boards()[plan.master])[0]["name"])
         self._streams = tuple(source.info for preset in plan.presets for source in preset.sources) + tuple(
-            StreamInfo(key=preset.markers, kind="markers", channels=("marker",), rate=0.0, unit="", source=plan.address)
+            StreamInfo(
+                key=preset.markers,
+                kind="markers",
+                channels=("marker",),
+                rate=0.0,
+                unit="",
+                name=f"{preset.sources[0].info.name if preset.sources else board} markers",
+                source=plan.address,
+            )
             for preset in plan.presets
         )
         self._board: Any = None  # made when it is opened: BrainFlow's object complains when it outlives the interpreter
@@ -590,7 +599,7 @@ class BrainFlowDevice:
         self._spoken: list[Item] = []
         self._measured = self._noticed = -math.inf
         self._identity = {
-            "board": str(_descriptors(boards()[plan.master])[0]["name"]),
+            "board": board,
             "board_id": str(plan.board),
             "brainflow": importlib.metadata.version("brainflow"),
         } | {key: str(plan.parameters[key]) for key in ("serial_number", "mac_address") if key in plan.parameters}

@@ -64,6 +64,7 @@ def test_every_board_can_be_addressed_and_says_what_it_gives():
         assert one.what
         for stream in device.streams:
             assert stream.rate > 0 or stream.kind == "markers"
+            assert stream.name.endswith(" markers") if stream.kind == "markers" else stream.name
             assert len(set(stream.channels)) == len(stream.channels) > 0
             assert stream.kind not in ("eeg", "ecg", "emg", "eog") or stream.unit == "uV"
         keys = [stream.key for stream in device.streams]
