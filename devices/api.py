@@ -177,7 +177,8 @@ class Device(Protocol):
 
     It may also have, readable from any thread: ``problem``, one line while something is wrong with it, else "";
     ``greeting``, what the researcher must know to use it, said once at the start and never recorded;
-    ``identity``, texts by name (host, uid, serial, firmware) for the record's description.
+    ``identity``, texts by name (host, uid, serial, firmware) for the record's description;
+    ``taken``, what has taken the place of the first sender since: session clock and identity of each.
     """
 
     @property

@@ -85,6 +85,8 @@ MAX_DESCRIPTION = 1_000_000
 MAX_TEXT = 65_536
 MAX_NAME = 120
 MAX_LISTED = 8
+MAX_TAKEN = 1000
+"""Outlets that are remembered of those that took the place of another."""
 MAX_ASKED = 16
 """Streams that are asked for their description at once."""
 
@@ -275,6 +277,7 @@ class LslDevice:
         self.uid = link.uid
         """LSL's identifier of the outlet that is read: two devices with one uid read the same stream twice."""
         self._who: Mapping[str, str] = link.who
+        self._taken: list[tuple[float, Mapping[str, str]]] = []
 
     @property
     def problem(self) -> str:
@@ -291,6 +294,12 @@ class LslDevice:
     def identity(self) -> Mapping[str, str]:
         """Who sends: host, uid, source_id, session_id, created_at; manufacturer, model and serial when it says so."""
         return self._who
+
+    @property
+    def taken(self) -> Sequence[tuple[float, Mapping[str, str]]]:
+        """The outlets that were taken in place of the first: since when, session clock, and their identity; of very
+        many the last. May be read from any thread."""
+        return tuple(self._taken)
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -339,6 +348,8 @@ class LslDevice:
             self._heard = time.monotonic()
             self._link = link
             self.uid, self._who = link.uid, link.who
+            self._taken.append((lsl_clock(), link.who))
+            del self._taken[:-MAX_TAKEN]
             self._sampled = self._answered = self._stood = lsl_clock()
             self._left_out = (0, 0, 0)
             self._absence = ""

@@ -786,6 +786,11 @@ class Session:
         return conclusion(
             self._description,
             counts=self._counts(),
+            taken={
+                keys.get(info.key, info.key): getattr(device, "taken", ())
+                for device, keys in zip(self._devices, self._keys, strict=True)
+                for info in device.streams
+            },
             alarms=self._alarmed,
             figures={
                 "windows": self._windows,

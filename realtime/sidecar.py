@@ -2,7 +2,8 @@
 
 It is written when the session starts and again when it ends; the first version, with ``"ended": null``, is what a
 session that was killed leaves behind. It holds participant codes, and of each source what it says of itself
-(``identity``: host, serial number, address); the name of this machine only where a source says it.
+(``identity``: host, serial number, address; ``taken``: of those that were read in its place since); the name of this
+machine only where a source says it.
 """
 
 from __future__ import annotations
@@ -58,9 +59,7 @@ def beginning(
                 "unit": info.unit,
                 "name": info.name[:LONGEST],
                 "source": info.source[:LONGEST],
-                "identity": {
-                    str(name)[:LONGEST]: str(text)[:LONGEST] for name, text in identities.get(info.key, {}).items()
-                },
+                "identity": _identity(identities.get(info.key, {})),
             }
             for info in streams
         ],
@@ -74,20 +73,25 @@ def conclusion(
     begun: Mapping[str, object],
     *,
     counts: Mapping[str, Mapping[str, int]],
+    taken: Mapping[str, Sequence[tuple[float, Mapping[str, str]]]] | None = None,
     alarms: Sequence[Alarmed],
     figures: Mapping[str, int],
     problem: str,
     session_clock: float,
     now: datetime,
 ) -> dict[str, object]:
-    """The same at the end. ``counts`` are samples, lost, refused and gaps by stream key, ``figures`` those of the whole
-    session (windows, skipped, unrecorded, alarms_seen: how many began, listed or not); ``problem`` is "" when it ended
+    """The same at the end. ``counts`` are samples, lost, refused and gaps by stream key, ``taken`` what was read in
+    place of the first device, since when on the session clock and its identity; ``figures`` those of the whole session
+    (windows, skipped, unrecorded, alarms_seen: how many began, listed or not); ``problem`` is "" when it ended
     as asked."""
     streams = begun["streams"]
     assert isinstance(streams, list)
     return {
         **begun,
-        "streams": [{**stream, **counts.get(stream["key"], {})} for stream in streams],
+        "streams": [
+            {**stream, **_taken((taken or {}).get(stream["key"], ())), **counts.get(stream["key"], {})}
+            for stream in streams
+        ],
         **figures,
         "alarms": [{"time": one.time, "text": one.text, "over": one.over} for one in alarms],
         "stopped": _moment(now, session_clock),
@@ -125,6 +129,16 @@ def write_sidecar(path: Path, content: Mapping[str, object]) -> None:
         raise XdfError(
             f"{path}: the description of the record could not be written ({error.strerror}). Check disk and rights."
         ) from error
+
+
+def _taken(outlets: Sequence[tuple[float, Mapping[str, str]]]) -> dict[str, object]:
+    if not outlets:
+        return {}
+    return {"taken": [{"session_clock": time, "identity": _identity(who)} for time, who in outlets]}
+
+
+def _identity(said: Mapping[str, str]) -> dict[str, str]:
+    return {str(name)[:LONGEST]: str(text)[:LONGEST] for name, text in said.items()}
 
 
 def _moment(now: datetime, session_clock: float) -> dict[str, object]:

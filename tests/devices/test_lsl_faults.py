@@ -242,6 +242,9 @@ def test_a_source_killed_and_started_anew_is_taken_again_and_named_with_its_gap(
         assert ledger.device.identity["uid"] == after_uid != before_uid
         assert f"uid {before_uid} -> {after_uid} on host {socket.gethostname()}" in notice
         assert f"after {gap:.3f} s, {ledger.lost} samples missing" in notice
+        ((since, who),) = ledger.device.taken
+        assert who["uid"] == after_uid
+        assert ledger.times[before - 1] < since < ledger.arrived[-1][0]
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped, then killed", "stopped, then going on"])

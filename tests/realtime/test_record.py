@@ -308,6 +308,7 @@ def test_the_description_says_who_was_recorded_with_what_and_at_the_end_what_bec
         content = conclusion(
             begun(),
             counts=counts,
+            taken={"h10/ecg": [(7.5, {"uid": "second"}), (9.0, {"uid": "third" * 1000})]},
             alarms=alarms,
             figures={"windows": 7, "alarms_seen": 5},
             problem=problem,
@@ -319,6 +320,11 @@ def test_the_description_says_who_was_recorded_with_what_and_at_the_end_what_bec
         assert last["ended"] == ended
         assert last["streams"][1] | counts["h10/ecg"] == last["streams"][1]
         assert (last["windows"], last["alarms_seen"]) == (7, 5)
+        second, third = last["streams"][1]["taken"]
+        assert second == {"session_clock": 7.5, "identity": {"uid": "second"}}
+        assert len(third["identity"]["uid"]) == 1000
+        assert last["streams"][1]["identity"] == first["streams"][1]["identity"]
+        assert "taken" not in last["streams"][0]
         assert [alarm["over"] for alarm in last["alarms"]] == [False, True]
         same = first.keys() - {"streams", "ended"}
         assert {name: last[name] for name in same} == {name: first[name] for name in same}
