@@ -21,6 +21,9 @@ import pytest
 
 from devices import lsl
 from devices.api import Chunk, Clock, DeviceError, Events, Notice, open_device
+from devices.xdf_format import XdfFile
+from realtime.record import Recorder
+from realtime.session import Session
 
 PROGRAM = Path(__file__).resolve().parents[1] / "peers" / "source.py"
 RATE = 250.0
@@ -279,6 +282,52 @@ def test_a_source_that_fails_while_it_is_being_opened_is_waited_for_and_taken_as
         assert re.fullmatch(
             rf"the source came back as another outlet after \S+ s: uid {first} -> {device.uid} .*", notice
         )
+
+
+def test_a_session_whose_source_dies_while_it_is_opened_records_what_comes_in_its_place_and_names_both(tmp_path):
+    spec = {"name": f"test-{uuid.uuid4().hex[:8]}", "source_id": "before the record"}
+    path = tmp_path / "r.xdf"
+    with ExitStack() as stack:
+        one = stack.enter_context(source(**spec))
+        device = open_device(f"lsl:name={one.name}")
+        first, refused = device.uid, []
+        session = Session(
+            [device], None, title="t", clock=lsl.lsl_clock, recorder=lambda streams: Recorder(path, streams, (), {})
+        )
+        one.process.kill()
+        one.process.wait()
+
+        def run():
+            try:
+                session.run()
+            except DeviceError as error:
+                refused.append(error)
+
+        runner = threading.Thread(target=run)
+        runner.start()
+        try:
+            time.sleep(1.0)
+            anew = stack.enter_context(source(**spec))
+            deadline = time.monotonic() + 20
+            while device.uid == first and runner.is_alive() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert refused == []
+            anew.do("run 0.5")
+            time.sleep(0.5)
+        finally:
+            session.stop()
+            runner.join(30)
+    (stream, _) = json.loads(path.with_suffix(".json").read_text())["streams"]  # and the keyboard
+    assert stream["samples"] == anew.sent
+    assert stream["identity"]["uid"] == first
+    (taken,) = stream["taken"]
+    assert taken["identity"]["uid"] == device.uid != first
+    with XdfFile(path) as file:
+        assert file.findings == []
+        (number,) = [stream.id for stream in file.streams.values() if stream.name == one.name]
+        times, values = file.read(number)
+    assert values[:, 0].astype(int).tolist() == list(range(anew.sent))
+    assert times[0] > taken["session_clock"] - 1.0
 
 
 def test_three_outlets_share_a_source_id_and_none_is_taken_for_the_one_that_died_but_one_started_anew():
