@@ -557,7 +557,8 @@ def conclude(
     windows = f"{summary.windows} windows, {summary.estimates} with an estimate, {summary.skipped} skipped; "
     console.print(
         (windows if summary.windows else "")
-        + f"{sum(summary.samples.values())} samples, {lost} lost or refused, {sum(summary.gaps.values())} gaps",
+        + f"{sum(summary.samples.values())} samples, {lost} lost or refused, {sum(summary.gaps.values())} gaps"
+        + (f", {summary.unrecorded} entries not in the record" if summary.unrecorded else ""),
     )
     for key in silent:
         console.print(f"{key}: no sample came", style="yellow")

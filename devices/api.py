@@ -114,11 +114,13 @@ def _number(value: int | float, shortest: type) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Events:
-    """Markers of one stream: ``times`` (n,) on the session clock and as many texts."""
+    """Markers of one stream: ``times`` (n,) on the session clock and as many texts; ``lost`` are known to be missing
+    just before."""
 
     stream: str
     times: NDArray[np.float64]
     labels: tuple[str, ...]
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Device(Protocol):
     It may also have, readable from any thread: ``problem``, one line while something is wrong with it, else "";
     ``greeting``, what the researcher must know to use it, said once at the start and never recorded;
     ``identity``, texts by name (host, uid, serial, firmware) for the record's description;
+    ``owed``, by stream how many samples or markers are missing of which no chunk has told yet, asked at the end;
     ``taken``, what has taken the place of the first sender since: session clock and identity of each.
     """
 

@@ -265,6 +265,7 @@ class LslDevice:
         self._reported = -math.inf
         self._cut = self._told_cut = 0
         self._refused = self._at_end = 0  # and how many of them came after the newest sample that was none of them
+        self._refusals, self._refused_at = 0, -math.inf  # of the whole session, and time.monotonic() of the last one
         self._owed = 0
         self._heard = 0.0
         self._again: queue.SimpleQueue[_Link] = queue.SimpleQueue()
@@ -282,13 +283,18 @@ class LslDevice:
     @property
     def problem(self) -> str:
         """One line while something is wrong, "" when all is well. May be read from any thread."""
-        refused, what = self._refused, "sample" if self._info.numeric else "marker"
-        refusals = refused and (
-            f"{refused} {what}{'s' if refused > 1 else ''} refused for stamps that are no times; "
+        count, what = self._refusals, "sample" if self._info.numeric else "marker"
+        refusals = time.monotonic() - self._refused_at < REPORT_INTERVAL and (
+            f"{count} {what}{'s' if count > 1 else ''} refused for stamps that are no times; "
             "check the clock of the source"
         )
         problems = "; ".join(text for text in (self._absence, refusals, self._guessed) if text)
         return problems and f"{self._address}: {problems}"
+
+    @property
+    def owed(self) -> Mapping[str, int]:
+        """How many samples or markers were refused or are missing that nothing given out has told of yet."""
+        return {self._info.key: self._owed + self._refused}
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -433,7 +439,8 @@ class LslDevice:
         self._last = float(times[-1])
         if not self._info.numeric:
             self._count_cuts(samples, now)
-            return [Events(self._info.key, times, _texts(samples))]
+            lost, self._refused = self._refused, 0
+            return [Events(self._info.key, times, _texts(samples), lost)]
         values = samples
         if link.scale is not None:
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and nobody's warning
@@ -515,13 +522,15 @@ class LslDevice:
     def _refuse(self, samples: NDArray[Any], stamps: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """The samples whose stamp is a time; the others are counted.
 
-        The next chunk says in ``lost`` how many there were, ``problem`` until then. Texts have no ``lost``: there the
-        count stands in ``problem`` to the end.
+        What is given out next says in ``lost`` how many there were, `owed` until then; ``problem`` says how many there
+        have been in all while it goes on.
         """
         good = np.abs(stamps) < ABSURD
         if good.all():
             return samples, stamps
-        self._refused += int(len(good) - good.sum())
+        refused = int(len(good) - good.sum())
+        self._refused += refused
+        self._refusals, self._refused_at = self._refusals + refused, time.monotonic()
         self._at_end = int(np.argmax(good[::-1])) if good.any() else len(good)
         return samples[good], stamps[good]
 

@@ -274,7 +274,9 @@ class XdfReplay:
                 return None
             if isinstance(item, Chunk):
                 return Chunk(item.stream, item.times[keep], item.data[keep], item.lost)
-            return Events(item.stream, item.times[keep], tuple(itertools.compress(item.labels, keep.tolist())))
+            return Events(
+                item.stream, item.times[keep], tuple(itertools.compress(item.labels, keep.tolist())), item.lost
+            )
         return item
 
     def _recorded(self) -> Iterator[tuple[float, Item]]:
@@ -359,7 +361,7 @@ class XdfReplay:
     def _item(self, number: int, times: NDArray[np.float64], values: NDArray[np.generic], lost: int) -> Item:
         info = self._streams[number]
         if not info.numeric:
-            return Events(info.key, times, tuple("; ".join(texts) for texts in values.tolist()))
+            return Events(info.key, times, tuple("; ".join(texts) for texts in values.tolist()), lost)
         numbers: NDArray[Any] = np.ascontiguousarray(values)
         return Chunk(info.key, times, numbers, lost)
 

@@ -43,6 +43,7 @@ class Meter:
             case Events() if len(item.times):
                 self.newest = float(item.times[-1])
                 self.samples += len(item.times)
+                self.lost += item.lost
             case Clock():
                 self.offset, self.offset_sd = item.offset, item.uncertainty
 

@@ -227,6 +227,7 @@ class Recorder:
             )
         self._bodies: tuple[int, int] | None = None
         self._silent_on_clock = {*self._ids.values(), self._session}
+        self._newest_event = -math.inf
         if targets:
             self._silent_on_clock |= {self._affect, self._reasons}
 
@@ -266,7 +267,10 @@ class Recorder:
                     self._say_clock(self._ids[entry.stream], float(entry.times[0]))
                     self._writer.write(self._ids[entry.stream], entry.times, entry.data)
             case Events():
-                self._strings(self._ids[entry.stream], entry.times.tolist(), entry.labels)
+                with self._writer.together():
+                    if entry.lost:
+                        self._event(float(entry.times[0]), f"{EVENT_LOST} {entry.lost} {entry.stream}")
+                    self._strings(self._ids[entry.stream], entry.times.tolist(), entry.labels)
             case Tick():
                 self._event(entry.time, f"{EVENT_TICK} {float(entry.time)!r}")
             case Skipped():
@@ -325,7 +329,9 @@ class Recorder:
         self._writer.write(number, times, values)
 
     def _event(self, time: float, text: str) -> None:
-        self._strings(self._session, [time], [text])
+        # What is told late has its own time in its text, or is about what follows: stamps never go back.
+        self._newest_event = max(self._newest_event, time)
+        self._strings(self._session, [self._newest_event], [text])
 
     def _strings(self, number: int, times: Sequence[float], labels: Sequence[str]) -> None:
         if times:

@@ -51,6 +51,7 @@ class Recording:
         self._held: deque[Recordable] = deque(maxlen=HELD)
         self._told = 0
         self._failing = ""
+        self._error: Exception | None = None
         self._failed_at = -math.inf
         self._undescribed = ""
         self.problems: dict[str, str] = {}
@@ -106,7 +107,7 @@ class Recording:
         try:
             recorder.close()
         except XdfError as error:
-            self.problems["record"] = self._failing = str(error)
+            self._fail(self._error or error)  # one that stands already stays what it was about
         self._busy_since = math.nan
         look()
         self._busy_since = time.monotonic()
@@ -161,13 +162,17 @@ class Recording:
                 self._unwritten += 1
             if isinstance(entry, Chunk):
                 self._missing[entry.stream] = entry.lost + len(entry.times)
-            self._failing = f"{error} {self.unrecorded} chunks or estimates could not be recorded."
-            self.problems["record"] = self._failing
+            self._fail(error)
             return
         if isinstance(entry, Chunk):
             self._missing[entry.stream] = 0
         if time.monotonic() - self._failed_at > DISK_BACK:
-            self._failing = ""
+            self._failing, self._error = "", None
+
+    def _fail(self, error: Exception) -> None:
+        count = f" {self.unrecorded} chunks or estimates could not be recorded." if self.unrecorded else ""
+        self._error, self._failing = error, f"{error}{count}"
+        self.problems["record"] = self._failing
 
     def _catch_up(self, recorder: Recorder) -> None:
         """Write what the disk has refused and what is to be said of it."""

@@ -97,6 +97,9 @@ POLL = 0.05
 REPORT = 0.25
 TIDY = 60.0
 """Seconds between the times at which memory that is no longer used goes back to the system."""
+LARGE_BLOCK = 1 << 18
+"""Bytes from which on a block of memory is one of its own."""
+_M_MMAP_THRESHOLD = -3
 PHYSIOLOGY_PAUSE, PHYSIOLOGY_LONGEST = 5.0, 300.0
 """Seconds of signal for which heart and rhythms rest when their analysis has failed, doubled each time up to the second
 value; after that long without a failure the next pause is the first again."""
@@ -189,6 +192,7 @@ class Session:
         self._alarmed: list[Alarmed] = []
         self._alarms_seen = 0
         self._silent: dict[str, str] = {}
+        self._missing_at_end: dict[str, int] = {}
         self._began = math.nan
         self._hold_until = 0.0
         self._owed: dict[str, int] = {}
@@ -232,6 +236,7 @@ class Session:
         A device, a follower or a model that fails is an alarm and the rest goes on, and so is an OSError of ``every``;
         a fault of the analysis itself is raised, after everything that came has been recorded.
         """
+        _keep_large_apart()
         self._begin_physiology()
         with ExitStack() as stack:
             for index, device in enumerate(self._devices):
@@ -263,7 +268,7 @@ class Session:
             windows=self._windows,
             estimates=self._estimates,
             skipped=self._skipped,
-            samples={key: count["samples"] for key, count in counts.items()},
+            samples={info.key: counts[info.key]["samples"] for info in self.streams if info.numeric},
             lost={key: count["lost"] + count["refused"] for key, count in counts.items()},
             gaps={key: count["gaps"] for key, count in counts.items()},
             unrecorded=self._unrecorded,
@@ -373,6 +378,7 @@ class Session:
             reader.join(max(0.0, patience - time.monotonic()))
             if reader.is_alive():
                 self._alarms[f"device {index}"] = f"source {index + 1} does not answer and was left as it is"
+        self._count_open_ends()
         self._inbox.close()
         wait(analysis)
         self._slot.close()
@@ -381,6 +387,22 @@ class Session:
             self._look()
             self._recording.close()
             wait(recording)
+
+    def _count_open_ends(self) -> None:
+        """What is missing at the end, where no later sample tells of it: a source that never came back, or owes."""
+        wall, found = time.monotonic(), {}
+        for device, keys in zip(self._devices, self._keys, strict=True):
+            for key, count in getattr(device, "owed", {}).items():
+                if count:
+                    found[keys.get(key, key)] = count, f"the last {count} were refused or are missing"
+        for key in self._silent:
+            quiet = wall - self._meters[key].arrived  # NaN when no sample ever came, which is said of the session
+            if quiet > patience(self._paces[key].pause):
+                count = max(round(quiet * self._rates[key]), found.get(key, (0, ""))[0])
+                found[key] = count, f"silent to the end, for {quiet:.1f} s: {count} samples missing"
+        for key, (count, text) in found.items():
+            self._missing_at_end[key] = count
+            self._inbox.put(Notice(key, self._now(), text))
 
     def _obey(self) -> None:
         for command in self._server.commands() if self._server else ():
@@ -853,14 +875,17 @@ class Session:
         return self._transport.position if self._transport else self._clock()
 
     def _counts(self) -> dict[str, dict[str, int]]:
-        """Samples, lost, refused and gaps of every stream of numbers."""
+        """Samples or markers, lost, refused and gaps of every stream of a source; markers have no gaps."""
         counts = {
-            info.key: {"samples": meter.samples, "lost": meter.lost, "refused": 0, "gaps": meter.gaps}
-            for info in self.streams
-            if info.numeric and (meter := self._meters[info.key])
+            key: {"samples": meter.samples, "lost": meter.lost, "refused": 0, "gaps": meter.gaps}
+            for key, meter in self._meters.items()
+            if key != KEYBOARD.key
         }
         for key, counters in self._windower.counters.items():  # the intake sees more than a meter
             counts[key] |= {"refused": counters.refused + counters.overrun, "gaps": counters.gaps}
+        for key, missing in self._missing_at_end.items():
+            counts[key]["lost"] += missing
+            counts[key]["gaps"] += key in self._rates
         return counts
 
     def _health(self) -> Health:
@@ -926,6 +951,16 @@ class Session:
         if self._model is not None:
             found |= {f"note {index}": note for index, note in enumerate(self._model.notes)}
         return found
+
+
+def _keep_large_apart() -> None:
+    """Has the C library ask the system for each large block, and give it back at once; GNU's only.
+
+    By itself it learns to keep large blocks in the heaps of the threads, and windows of many channels are large: what a
+    busy moment took would stay there, in pieces.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def _tidy() -> None:

@@ -158,7 +158,7 @@ def test_a_silent_stream_is_said_at_once_recorded_and_over_when_it_is_back(tmp_p
     numbers = samples(path)
     assert len(numbers) == amplifier.sent == summary.samples["eeg"]
     assert len(np.unique(numbers)) == len(numbers)
-    assert summary.gaps == {"eeg": 1}
+    assert summary.gaps == {"eeg": 1, "marks": 0}
     assert summary.problem == ""  # it came back
     assert not any("marks" in note.text for note in notes)  # events come when they come
 
@@ -355,6 +355,64 @@ def test_trouble_of_a_device_and_its_end_are_events_and_the_session_goes_on_with
 # -- the disk ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_source_that_never_comes_back_is_a_gap_to_the_end_whose_samples_are_counted(tmp_path):
+    amplifier, path, told = Amplifier(), tmp_path / "r.xdf", []
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path), told=told.append)
+    began = []
+    summary = play(
+        session,
+        lambda health: amplifier.sent > 200,
+        do(lambda: setattr(amplifier, "on", False)),
+        alarmed("eeg: silent for"),
+        do(lambda: began.append(time.monotonic())),
+        lambda health: time.monotonic() > began[0] + 1.0,
+    )
+    never_sent = amplifier.number - amplifier.sent
+    assert summary.gaps == {"eeg": 1, "marks": 0}
+    assert summary.lost["eeg"] == pytest.approx(never_sent, abs=0.5 * RATE)
+    (said,) = [one.text for one in told if "silent to the end" in one.text]
+    assert said.startswith("eeg: silent to the end, for ")
+    assert said.endswith(f"s: {summary.lost['eeg']} samples missing")
+    assert any(text.endswith(said.removeprefix("eeg: ")) for text in events(path))
+    (described,) = [one for one in json.loads(path.with_suffix(".json").read_text())["streams"] if one["key"] == "eeg"]
+    assert (described["lost"], described["gaps"]) == (summary.lost["eeg"], 1)
+
+
+def test_markers_that_are_missing_are_counted_recorded_and_replayed_and_so_is_what_a_source_still_owes(tmp_path):
+    amplifier, path = Amplifier(), tmp_path / "r.xdf"
+    amplifier.owed = {"eeg": 4, "marks": 1}
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    late = Events("marks", np.array([lsl_clock()]), ("go",), lost=2)
+    summary = play(session, do(lambda: amplifier.more.append(late)), lambda health: amplifier.sent > 100)
+    assert summary.lost == {"eeg": 4, "marks": 3}
+    assert "lost 2 marks" in events(path)
+    assert any(text.endswith("the last 4 were refused or are missing") for text in events(path))
+    counted = {
+        one["key"]: one["lost"] for one in json.loads(path.with_suffix(".json").read_text())["streams"] if "lost" in one
+    }
+    assert counted == {"eeg": 4, "marks": 3}
+    with XdfReplay(path, speed=math.inf) as replay:
+        items = [item for item in iter(lambda: replay.read(0.1), []) for item in item]
+    assert [item.lost for item in items if isinstance(item, Events)] == [2]
+
+
+def test_the_stamps_of_what_is_said_of_a_session_never_go_back(tmp_path):
+    amplifier, path = Amplifier(), tmp_path / "r.xdf"
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path))
+    old = Chunk("eeg", np.array([lsl_clock() - 60.0]), np.zeros((1, 4), np.float32), lost=5)
+
+    def put() -> None:
+        session._put_notice("something")
+        amplifier.more.append(old)
+
+    play(session, do(put), lambda health: amplifier.sent > 100)
+    said = events(path)
+    assert said.index("lost 5 eeg") > next(i for i, text in enumerate(said) if text.endswith("something"))
+    with XdfFile(path) as file:
+        stamps = file.read(next(s.id for s in file.streams.values() if s.type == "Session"))[0]
+    assert np.all(np.diff(stamps) >= 0)
+
+
 class Disk:
     """What the writer sees of the system: files whose writing can fail, or not come back, for a while."""
 
@@ -418,6 +476,23 @@ def test_a_full_disk_is_said_acquisition_goes_on_and_what_is_missing_stands_in_t
     kinds = [text.split()[0] for text in said if "No space left" in text]
     assert kinds == ["alarm", "over"]
     assert "No space left on device" in summary.problem
+
+
+def test_a_disk_that_stays_full_to_the_end_is_one_alarm_whose_count_is_the_last_word(tmp_path, monkeypatch):
+    disk, amplifier, path, told = Disk(monkeypatch), Amplifier(), tmp_path / "r.xdf", []
+    session = Session([amplifier], None, title="t", clock=lsl_clock, recorder=records_to(path), told=told.append)
+    reached: list = []
+    summary = play(
+        session,
+        lambda health: amplifier.sent > 200,
+        do(lambda: setattr(disk, "full", True)),
+        alarmed("No space left on device"),
+        do(lambda: reached.append(amplifier.sent)),
+        lambda health: amplifier.sent > reached[0] + 100,
+    )
+    assert not [one.text for one in told if one.text.startswith("over:")]
+    assert f"{summary.unrecorded} chunks or estimates could not be recorded." in summary.problem
+    assert summary.unrecorded > 0
 
 
 def recording_to(path):
