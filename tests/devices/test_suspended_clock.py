@@ -179,7 +179,7 @@ def test_what_a_record_says_of_a_clock_that_was_measured_just_as_its_source_went
         for stream in file.streams.values():
             if stream.name.startswith(name):
                 offsets = file.offsets(stream.id)
-                assert len(offsets) >= 3
+                assert offsets[-1, 0] - offsets[0, 0] > 10  # one at least after the source went on
                 assert np.abs(offsets[:, 1]).max() < WITHIN
             elif stream.name == SESSION_NAME:
                 for (text,) in np.asarray(file.read(stream.id)[1]).reshape(-1, 1).tolist():
