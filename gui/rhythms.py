@@ -136,7 +136,7 @@ class Map(QWidget):
         self.why.show()
 
     def draw(self, brain: Brain | None, band: str, poor: frozenset[str]) -> str:
-        """Draw ``band``, without the ``poor`` channels (names in upper case); what is seen, in words."""
+        """Draw ``band``, without the ``poor`` channels; what is seen, in words."""
         # What interpolates takes a second to load, which only those wait for who look at a map.
         from realtime.topography import TopographyError, topography
 
@@ -148,8 +148,7 @@ class Map(QWidget):
         values: NDArray[np.float32] = brain.absolute[:, at] if known else 100 * brain.relative[:, at]
         unit = "µV²" if known else "%"
         usable = tuple(
-            bool(np.isfinite(value)) and label.upper() not in poor
-            for label, value in zip(brain.labels, values, strict=True)
+            bool(np.isfinite(value)) and label not in poor for label, value in zip(brain.labels, values, strict=True)
         )
         try:
             found = topography(brain.labels, usable)
@@ -222,7 +221,7 @@ class Rhythms(QWidget):
         whole.addWidget(self.source)
 
     def write(self, brain: Brain | None, poor: frozenset[str]) -> None:
-        """Show ``brain``; ``poor`` are the channels (in upper case) that are bad and stay out of the map."""
+        """Show ``brain``; ``poor`` are the channels that are bad and stay out of the map."""
         band = str(self.view.currentData())
         self.pages.setCurrentWidget(self.map if band else self.bars)
         seen = self.map.draw(brain, band, poor) if band else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ AGAIN = 5.0
 """Seconds of signal after which blinks that could not be learnt are tried again."""
 RECOVERED = 10
 """Windows in a row in which a bad channel must be usable to be drawn as it comes again."""
+_OTHER = re.compile(r"(a copy of |the same as )(.+?)((?: times .*|: bridged\?)?)$")
 AS_RECORDED = next(iter(SCHEMES))
 
 
@@ -278,6 +280,35 @@ def displays(streams: Iterable[StreamInfo], picked: Mapping[str, Picked]) -> dic
         for info in streams
         if info.rate
     }
+
+
+def named(
+    quality: Mapping[str, tuple[Verdict, ...]], streams: Iterable[StreamInfo], picked: Mapping[str, Picked]
+) -> dict[str, tuple[Verdict, ...]]:
+    """The verdicts of a window, each under the label of its channel in the stream that is ``picked`` for its kind.
+
+    A model spells channels in its own way, "T3" for "EEG T7-REF". What the stream lacks keeps the model's name.
+    """
+    labels = {info.key: info.channels for info in streams}
+    found = dict(quality)
+    for kind, one in picked.items():
+        verdicts = quality.get(kind, ())
+        names = {
+            verdict.channel: labels[one.stream][column]
+            for verdict, column in zip(verdicts, one.columns, strict=False)
+            if column >= 0
+        }
+        found[kind] = tuple(
+            Verdict(names.get(verdict.channel, verdict.channel), verdict.score, _renamed(verdict.reason, names))
+            for verdict in verdicts
+        )
+    return found
+
+
+def _renamed(reason: str, names: Mapping[str, str]) -> str:
+    """``reason``, which may tell of another channel, with that channel called by its label."""
+    told = _OTHER.match(reason)
+    return f"{told[1]}{names[told[2]]}{told[3]}" if told and told[2] in names else reason
 
 
 def _scheme(reference: str, labels: Sequence[str], bad: Sequence[str]) -> Montage:

@@ -68,7 +68,7 @@ from realtime.api import (
     StreamHealth,
     Update,
 )
-from realtime.display import displays
+from realtime.display import displays, named
 from realtime.handover import Cut, Inbox, Slot
 from realtime.meters import Meter
 from realtime.physiology import Physiology
@@ -693,7 +693,7 @@ class Session:
                 estimate = replace(estimate, latency=parts)
                 self._latency, self._estimated_at = done - cut.newest, time.monotonic()
             self._estimates += estimate.withheld is None
-            self._publish(Estimated(estimate, dict(cut.window.quality)))
+            self._publish(Estimated(estimate, named(cut.window.quality, self.streams, self._windower.picked)))
             if estimate.t_end > newest_kept:  # a rewound replay repeats itself to the last bit
                 newest_kept = estimate.t_end
                 self._entry(estimate)

@@ -153,7 +153,7 @@ class Panel(look.Card):
         self.newest: Body | None = None
         self.verdict: Verdict | None = None
         self.poor: frozenset[str] = frozenset()
-        """Channels of EEG that the model found bad, in upper case."""
+        """Channels of EEG that the model found bad."""
         self.eeg = ""
         """The stream that they are of."""
         self.brains: tuple[Brain, ...] = ()
@@ -177,7 +177,7 @@ class Panel(look.Card):
                     self.intervals.append((time - self.start, 1000 * seconds, bool(normal)))
             case Estimated(quality=quality):
                 self.verdict = min(quality.get("ecg", ()), key=lambda one: one.score, default=None)
-                self.poor = frozenset(one.channel.upper() for one in quality.get("eeg", ()) if one.level == "bad")
+                self.poor = frozenset(one.channel for one in quality.get("eeg", ()) if one.level == "bad")
             case Cleared():
                 self.forget()
             case _:

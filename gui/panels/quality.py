@@ -12,17 +12,16 @@ from gui import look
 from models.api import Verdict
 from realtime.api import Cleared, Command, Estimated, Hello, Update
 
-GOOD, FAIR = 0.7, 0.4
-"""Scores from which a channel is called good, and fair."""
-
 
 def grade(verdict: Verdict) -> tuple[str, str, str]:
-    """Sign, word and colour of a verdict."""
-    if verdict.score >= GOOD:
-        return "✓", "good", look.theme.good
-    if verdict.score >= FAIR:
-        return "!", "fair", look.theme.fair
-    return "✕", "bad", look.theme.bad
+    """Sign, word and colour of a verdict, by the level that the engine goes by."""
+    match verdict.level:
+        case "good":
+            return "✓", "good", look.theme.good
+        case "doubtful":
+            return "!", "doubtful", look.theme.fair
+        case _:
+            return "✕", "bad", look.theme.bad
 
 
 class Area(QScrollArea):
@@ -56,14 +55,11 @@ class Panel(look.Card):
         self.body.addWidget(self.area)
         self.chips: dict[tuple[str, str], QLabel] = {}
         self.quality: dict[str, tuple[Verdict, ...]] = {}
-        self.spelled: dict[str, str] = {}
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello(streams=streams, model=model):
+            case Hello(model=model):
                 self.setVisible(model is not None)  # without one nobody judges windows
-                # The model spells channels in its own way; on the screen they are called what the headset calls them.
-                self.spelled = {label.upper(): label for stream in streams for label in stream.channels}
                 self.quality = {}
                 self.dirty = True
             case Cleared():
@@ -88,18 +84,19 @@ class Panel(look.Card):
         poor: list[str] = []
         for kind, verdict in verdicts:
             sign, word, colour = grade(verdict)
-            name = look.plain(self.spelled.get(verdict.channel.upper(), verdict.channel), 10)
+            name = look.plain(verdict.channel, 10)
             if kind != "eeg" and kind.upper() not in name.upper():
                 name = f"{look.plain(kind, 6).upper()} {name}"
-            if verdict.score < GOOD:
+            good = verdict.level == "good"
+            if not good:
                 poor.append(name)
             chip = self.chips[kind, verdict.channel]
             reason = look.plain(verdict.reason, 40)
             text = f"{sign} {name}: {reason}" if reason else f"{sign} {name} {word}"
             if chip.text() != text:
                 chip.setText(text)
-                ground = look.color(colour, 34 if verdict.score >= GOOD else 60)
-                edge = colour if verdict.score < GOOD else "transparent"
+                ground = look.color(colour, 34 if good else 60)
+                edge = "transparent" if good else colour
                 chip.setStyleSheet(
                     f"background: rgba({ground.red()},{ground.green()},{ground.blue()},{ground.alpha()});"
                     f"border: 1px solid {edge}; border-left: 3px solid {colour};"

@@ -18,7 +18,6 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
 from devices.api import StreamInfo
 from gui import look, plots
 from gui.history import History, stacked
-from gui.panels.quality import FAIR
 from realtime.api import (
     Beats,
     Cleared,
@@ -96,7 +95,7 @@ class Strip:
             *(self.bar, self.bar_text, self.note),
         ):
             plot.addItem(item, ignoreBounds=True)
-        self.scores: dict[str, float] = {}
+        self.bad: frozenset[str] = frozenset()
         self.lay_out()
 
     def lay_out(self) -> None:
@@ -122,15 +121,13 @@ class Strip:
 
     def name_channels(self) -> None:
         """Write the channel names, those of poor channels with a cross, of interpolated ones with a wavy sign."""
-        scores = [
-            min((self.scores.get(one.upper(), 1.0) for one in self.behind(row)), default=1.0) for row in self.labels
-        ]
         made = set(self.shown.interpolated)
-        self.poor = frozenset(row for row, score in enumerate(scores) if score < FAIR and self.labels[row] not in made)
+        bad = self.bad - made
+        self.poor = frozenset(row for row, label in enumerate(self.labels) if not bad.isdisjoint(self.behind(label)))
         every = math.ceil(len(self.names) / 40)
         ticks = []
         for row, name in enumerate(self.names):
-            sign = "≈ " if self.labels[row] in made else "✕ " if row in self.poor else ""
+            sign = "✕ " if row in self.poor else "" if made.isdisjoint(self.behind(self.labels[row])) else "≈ "
             if row % every == 0:
                 ticks.append((-float(row), sign + name))
         self.plot.getAxis("left").setTicks([ticks])
@@ -143,10 +140,10 @@ class Strip:
         pairs = ((label[:at], label[at + 1 :]) for at, sign in enumerate(label) if sign == "-")
         return next((pair for pair in pairs if pair[0] in channels and pair[1] in channels), ())
 
-    def judge(self, scores: dict[str, float]) -> None:
-        """Take in how good the channels are: score by name in upper case."""
-        if scores != self.scores:
-            self.scores = scores
+    def judge(self, bad: frozenset[str]) -> None:
+        """Take in which channels are bad."""
+        if bad != self.bad:
+            self.bad = bad
             self.name_channels()
 
     def fit(self, rows: NDArray[np.float32]) -> None:
@@ -274,8 +271,8 @@ class Panel(look.Card):
         self.lines: list[plots.Marks] = []
         self.marks: deque[tuple[float, str]] = deque(maxlen=500)
         self.start = 0.0
-        self.judged: set[str] = set()
-        """Streams that feed the model: the verdicts are about their channels."""
+        self.used: tuple[tuple[str, str], ...] = ()
+        """(kind, stream) of what feeds the model: the verdicts are about its channels."""
         self.eeg = ""
         """The one that feeds it with EEG."""
         self.heads: list[StreamInfo] = []
@@ -355,7 +352,7 @@ class Panel(look.Card):
         match update:
             case Hello(streams=streams, start=start, used=used):
                 self.start = start
-                self.judged = {key for _, key in used}
+                self.used = used
                 self.eeg = dict(used).get("eeg", "")
                 self.marks.clear()
                 self.lay_out(streams)
@@ -378,11 +375,10 @@ class Panel(look.Card):
             case Marked(time=time, label=text):
                 self.marks.append((time - self.start, look.plain(text, 40)))
             case Estimated(quality=quality):
-                for strip in self.strips.values():
-                    if strip.stream.key not in self.judged:
-                        continue
-                    verdicts = quality.get(strip.stream.kind, ())
-                    strip.judge({verdict.channel.upper(): verdict.score for verdict in verdicts})
+                for key, strip in self.strips.items():
+                    kinds = [kind for kind, stream in self.used if stream == key]
+                    verdicts = [one for kind in kinds for one in quality.get(kind, ())]
+                    strip.judge(frozenset(one.channel for one in verdicts if one.level == "bad"))
             case Cleared():
                 for strip in self.strips.values():
                     strip.history.forget()

@@ -150,6 +150,30 @@ def test_a_poor_channel_is_told_by_sign_and_word_beside_its_colour(bench, make_s
     assert "all 20 channels good" in bench.texts()
 
 
+def test_the_screen_calls_a_channel_what_the_engine_does_with_it(bench, make_script):
+    bad = {
+        "T3": Verdict("T3", 0.45, "amplitude 525 uV"),  # not given to the model
+        "O2": Verdict("O2", 0.75, "61 % of power is 50 Hz"),  # given, and the reason said
+        "Cz": Verdict("Cz", 0.5, "muscle in 6 of 10 s"),
+    }
+    bench.play(make_script(bad=bad))
+    chips = {key[1]: chip.text() for key, chip in bench.panel("quality").chips.items()}
+    assert chips["T3"] == "✕ T3: amplitude 525 uV"
+    assert chips["O2"] == "! O2: 61 % of power is 50 Hz"
+    assert chips["Cz"] == "! Cz: muscle in 6 of 10 s"
+    assert "17 of 20 channels good; not T3, O2, Cz" in bench.texts()
+    crossed = [text for _, text in bench.panel("traces").strips["cap"].plot.getAxis("left")._tickLevels[0]]
+    assert [text for text in crossed if text.startswith("✕")] == ["✕ T3"]
+
+
+def test_what_feeds_the_model_is_crossed_whatever_its_stream_calls_itself(bench, make_script):
+    script = make_script(bad={"T3": Verdict("T3", 0.1, "flat")})
+    hello = script.hello()
+    board = replace(hello.streams[0], kind="exg")
+    bench.tell(replace(hello, streams=(board, *hello.streams[1:])), *list(script.updates())[1:])
+    assert len(bench.panel("traces").strips["cap"].poor) == 1
+
+
 def test_a_stream_that_does_not_feed_the_model_is_not_judged_by_the_one_that_does(bench, make_script):
     script = make_script(bad={"T3": Verdict("T3", 0.1, "flat")})
     hello = script.hello()

@@ -78,7 +78,12 @@ def test_what_is_withheld_of_everything_for_one_reason_says_it_once(bench, make_
 
 @pytest.mark.parametrize(
     ("score", "reason", "said"),
-    [(0.9, "", "✓ ECG good"), (0.1, "flat", "✕ ECG bad: flat"), (0.8, "drift", "✓ ECG good: drift")],
+    [
+        (0.9, "", "✓ ECG good"),
+        (0.1, "flat", "✕ ECG bad: flat"),
+        (0.45, "amplitude 9000 uV", "✕ ECG bad: amplitude 9000 uV"),
+        (0.8, "drift", "! ECG doubtful: drift"),
+    ],
 )
 def test_how_good_the_ecg_is_stands_beside_the_heart_rate(bench, make_script, score, reason, said):
     script = make_script()

@@ -181,6 +181,16 @@ def test_a_bipolar_row_is_bad_when_one_of_its_electrodes_is(bench, engine, make_
     assert [text for text in ticks(panel) if text.startswith("✕")] == ["✕ Fp1-F3", "✕ F3-C3"]
 
 
+def test_a_bipolar_row_of_an_interpolated_electrode_is_no_bad_one(bench, engine, make_script):
+    panel = bench.panel("traces")
+    bench.tell(make_script(bad={"F3": Verdict("F3", 0.1, "flat")}).estimated(24))
+    engine.judge("F3")
+    bench.sent.append(SetDisplay("bipolar", repair=True))
+    engine.obey()
+    assert [text for text in ticks(panel) if text[0] in "✕≈"] == ["≈ Fp1-F3", "≈ F3-C3"]
+    assert not panel.strips["cap"].poor
+
+
 def test_a_window_that_comes_late_or_second_shows_what_another_one_has_chosen_and_sends_nothing(bench, engine):
     panel = bench.panel("traces")
     made = Shown("cap", EARS, "linked mastoids", True, "against linked A1 and A2", altered=True, anew=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from devices.api import Chunk, StreamInfo
 from models.api import Verdict
 from realtime.api import SetDisplay, Shown, Traces
-from realtime.display import RECOVERED, Display, displays
+from realtime.display import RECOVERED, Display, displays, named
 from realtime.repair import after, interpolated, without_blinks
 from realtime.rereference import average, bipolar, linked_mastoids
 from realtime.sources import Picked
@@ -241,6 +241,33 @@ def test_only_eeg_is_shown_otherwise_and_what_feeds_a_model_with_it_is_eeg():
     assert set(made) == {"strap", "cap"}
     assert ask(made["strap"], "average") == []
     assert shown(ask(made["cap"], "average"))[0].altered
+
+
+def test_verdicts_are_told_under_the_labels_of_the_headset_and_so_are_the_channels_that_their_reasons_name():
+    labels = ("EEG Fp1-REF", "T7", "T8", "P8")
+    columns = {"eeg": (0, 1, 2, -1), "ecg": (0,)}
+    strap = StreamInfo(key="strap", kind="ecg", channels=("II",), rate=130.0, unit="uV")
+    picked = {
+        kind: Picked(kind=kind, stream=key, columns=columns[kind], scale=1.0, rate=RATE, why="")
+        for kind, key in (("eeg", "cap"), ("ecg", "strap"))
+    }
+    eeg = (
+        Verdict("FP1", 0.0, "a copy of T3 times -2"),
+        Verdict("T3", 0.75, "the same as FP1: bridged?"),
+        Verdict("T4", 0.0, "the same as 5 other channels"),
+        Verdict("FZ", 0.0, "absent"),
+    )
+    quality = {"eeg": eeg, "ecg": (Verdict("ECG", 1.0),), "acc": (Verdict("X", 1.0),)}
+    assert named(quality, (strap, cap(labels)), picked) == {
+        "eeg": (
+            Verdict("EEG Fp1-REF", 0.0, "a copy of T7 times -2"),
+            Verdict("T7", 0.75, "the same as EEG Fp1-REF: bridged?"),
+            Verdict("T8", 0.0, "the same as 5 other channels"),
+            Verdict("FZ", 0.0, "absent"),
+        ),
+        "ecg": (Verdict("II", 1.0),),
+        "acc": (Verdict("X", 1.0),),
+    }
 
 
 def test_two_channels_of_one_place_infinity_and_a_wrong_width_are_harmless():

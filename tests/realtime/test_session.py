@@ -25,6 +25,7 @@ from realtime.api import (
     Cleared,
     Ended,
     Estimated,
+    Hello,
     Mark,
     Marked,
     Pause,
@@ -256,6 +257,9 @@ def test_what_is_drawn_otherwise_leaves_record_model_quality_and_rhythms_as_they
     shown = [update for update in heard[1] if isinstance(update, Shown) and update.anew]
     assert [update.reference for update in shown][:2] == ["average", "bipolar"]
     assert shown[-1].reference == "average"
+    assert {verdict.channel for quality in judged[0] for verdict in quality["eeg"]} <= {
+        label for update in heard[0] if isinstance(update, Hello) for label in update.streams[0].channels
+    }
     widths = [update.data.shape[1] for update in heard[1] if isinstance(update, Traces) and update.stream == "eeg"]
     assert set(widths) == {19, len(shown[1].labels)} == {19, 18}
     assert judged[0] == judged[1]
