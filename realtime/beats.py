@@ -58,6 +58,8 @@ PEAK = 0.07
 """Seconds around the maximum of the envelope in which the peak is looked for."""
 TEMPLATE = 0.08
 """Seconds to either side of the peak that are compared with the average beat."""
+LARGEST = 3.0
+"""Times the envelope of recent beats with which one enters the average: a larger one is an artefact, scaled down."""
 RATES = 100.0, 2000.0
 BATCH = 4096
 
@@ -142,15 +144,16 @@ def _extremes(fine, mask, at, around):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _likeness(at, template, smooth, mask):  # type: ignore[no-untyped-def]
-    # Mean and power of what is centred at position ``at``, power of the average beat, and the product of both.
+def _likeness(at, template, fine, mask):  # type: ignore[no-untyped-def]
+    # Mean and power of what is centred at position ``at``, power of the average beat, and the product of both. Without
+    # the baseline, which a breath moves by as much as the QRS complex is high.
     reach = template.shape[0] // 2
     mean = 0.0
     for k in range(-reach, reach + 1):
-        mean += smooth[(at + k) & mask] / template.shape[0]
+        mean += fine[(at + k) & mask] / template.shape[0]
     power, norm, product = 0.0, 0.0, 0.0
     for k in range(-reach, reach + 1):
-        value = smooth[(at + k) & mask] - mean
+        value = fine[(at + k) & mask] - mean
         power += value * value
         norm += template[reach + k] ** 2
         product += value * template[reach + k]
@@ -183,7 +186,24 @@ def _noisiness(level):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _give(  # type: ignore[no-untyped-def]
-    q, late, given, rate, level, count, listed, amplitudes, rrs, template, times, fine, smooth, mask, around, out
+    q,
+    late,
+    given,
+    rate,
+    level,
+    count,
+    listed,
+    amplitudes,
+    rrs,
+    template,
+    searched,
+    times,
+    envelope,
+    fine,
+    smooth,
+    mask,
+    around,
+    out,
 ):
     # Candidate q of the list is a beat: timed, compared with the average, given out; what was listed before it goes.
     at, size = int(listed[q, 0]), listed[q, 1]
@@ -207,20 +227,24 @@ def _give(  # type: ignore[no-untyped-def]
     first = count[_LAST] < 0
     if first or time > level[_LAST_TIME]:
         reach = template.shape[0] // 2
-        mean, power, norm, product = _likeness(peak, template, smooth, mask)
+        mean, power, norm, product = _likeness(peak, template, fine, mask)
         agreement = 2 * product / (power + norm) if norm > 0 else np.nan
         alike = norm == 0 or product > 0.8 * np.sqrt(power * norm)
         # A few odd beats hardly move the average, a lasting change does in some thirty beats.
         weight = 1.0 if norm == 0 else (0.125 if alike else 0.03)
+        scale = min(1.0, LARGEST * level[_S] / max(envelope[at & mask], 1e-9))
+        middle = smooth[peak & mask]
         for k in range(-reach, reach + 1):
-            template[reach + k] += weight * (smooth[(peak + k) & mask] - mean - template[reach + k])
+            template[reach + k] += weight * (scale * (fine[(peak + k) & mask] - mean) - template[reach + k])
+            searched[reach + k] += weight * (scale * (smooth[(peak + k) & mask] - middle) - searched[reach + k])
         weight = min(weight, 0.125)
-        level[_UP] += weight * (high - level[_UP])
-        level[_DOWN] += weight * (low - level[_DOWN])
+        level[_UP] += weight * (scale * high - level[_UP])
+        level[_DOWN] += weight * (scale * low - level[_DOWN])
         if (level[_DOWN] > 1.3 * level[_UP]) if level[_SIGN] > 0 else (level[_UP] > 1.3 * level[_DOWN]):
             # The beats have turned over for good: the average is one of others.
             level[_SIGN] = -level[_SIGN]
             template[:] = 0.0
+            searched[:] = 0.0
         between = 0.0
         for k in range(q):
             if listed[k, 0] - count[_LAST] > T_WAVE * rate or first:
@@ -291,13 +315,17 @@ def _detect(  # type: ignore[no-untyped-def]
     amplitudes,
     rrs,
     template,
+    searched,
     out,
 ):
     taps = kernels.shape[1]
     half = taps // 2
     mask = raw.shape[0] - 1
     shifts = round(0.03 * rate)
-    memory = rate, level, count, listed, amplitudes, rrs, template, times, fine, smooth, mask, around, out
+    memory = (
+        *(rate, level, count, listed, amplitudes, rrs, template, searched),
+        *(times, envelope, fine, smooth, mask, around, out),
+    )
     given = 0
     for i in range(samples.shape[0]):
         value = samples[i]
@@ -315,6 +343,7 @@ def _detect(  # type: ignore[no-untyped-def]
                 count[_KNOWN] = 0
                 count[_RR] = 0
                 template[:] = 0.0
+                searched[:] = 0.0
             if missing:
                 # Wait for a number: the segment begins with it.
                 count[_ABSENT] = bridge + 1
@@ -357,7 +386,7 @@ def _detect(  # type: ignore[no-untyped-def]
                 count[_LISTS] -= 1
             noise = _noisiness(level) if known else 0.0
             if noise > 0:
-                size *= 1 - noise * (1 - _best_match(here, shifts, template, smooth, mask))
+                size *= 1 - noise * (1 - _best_match(here, shifts, searched, smooth, mask))
             listed[count[_LISTS], 0] = here
             listed[count[_LISTS], 1] = size
             count[_LISTS] += 1
@@ -418,7 +447,9 @@ class BeatDetector:
         self._count = np.zeros(7, np.int64)
         self._listed = np.zeros((_LISTED, 2))
         self._amplitudes, self._rrs = np.zeros((2, _BEATS))
-        self._template = np.zeros(2 * round(TEMPLATE * rate) + 1)
+        # The average beat: without its baseline for what beats are compared with, and as it is for its slopes, with
+        # which a candidate in noise is: there the difference tells less.
+        self._template, self._searched = np.zeros((2, 2 * round(TEMPLATE * rate) + 1))
         self._out = np.zeros((BATCH, _COLUMNS))
         self.lookahead = (half + self._reach + 1) / rate
         """Seconds after its peak at which a beat is found, but for the late ones."""
@@ -461,6 +492,7 @@ class BeatDetector:
                 self._amplitudes,
                 self._rrs,
                 self._template,
+                self._searched,
                 self._out,
             )
             beats += [
@@ -488,7 +520,7 @@ class BeatDetector:
         """As new."""
         for memory in (self._raw, self._times, self._envelope, self._fine, self._smooth):
             memory[:] = 0.0
-        for memory in (self._listed, self._amplitudes, self._rrs, self._template):
+        for memory in (self._listed, self._amplitudes, self._rrs, self._template, self._searched):
             memory[:] = 0.0
         self._level[:] = 0.0
         self._level[_LAST_TIME] = self._level[_LAST_STAMP] = -np.inf

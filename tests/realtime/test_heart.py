@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from itertools import pairwise
 
@@ -119,6 +120,34 @@ def test_noise_has_no_heart_rate_no_variability_no_breathing_and_says_why(kind):
         reasons.add(measures["HR"].reason)
     assert given <= 0.03 * 180
     assert any("only: noise, or no heart" in reason for reason in reasons)
+
+
+def seconds_without(heart, times, samples, name="HR", after=20.0, rate=RATE):
+    """How many of the seconds later than ``after`` have no figure of that ``name``, and of how many."""
+    withheld, seconds = 0, range(1, int(times[-1] - times[0]))
+    edges = np.searchsorted(times - times[0], [0, *seconds])
+    for second, (low, high) in zip(seconds, pairwise(edges.tolist()), strict=True):
+        heart.push(times[low:high], samples[low:high])
+        withheld += second > after and bool(heart.variability.measure(name, float(times[0]) + second).reason)
+    return withheld, len(seconds) - after
+
+
+@pytest.mark.parametrize("frequency", [0.3, 1.0])
+def test_a_baseline_that_wanders_by_half_of_r_takes_no_heart_rate_away(shared_data, frequency):
+    with gzip.open(shared_data / "polar_h10_detectpvc" / "polar_h10.csv.gz", "rt") as lines:
+        samples = 1000 * np.genfromtxt(lines, delimiter=",", names=True, max_rows=130 * 90)["ecg"]
+    times = np.arange(len(samples)) / 130.0
+    wander = 500 * np.sin(2 * np.pi * frequency * times)
+    assert seconds_without(Heart(130.0), times, samples + wander)[0] == 0
+
+
+@pytest.mark.parametrize("size", [3e4, 8.4e6, 1e12, 1e30])
+@pytest.mark.parametrize("at", [1.8, 40.3])
+def test_one_wrong_value_however_large_costs_no_heart_rate(size, at):
+    times, samples, _ = lead(90.0)
+    samples[round(at * RATE)] = size
+    assert seconds_without(Heart(RATE), times, samples)[0] == 0
+    assert seconds_without(Heart(RATE), times, samples, "RMSSD", 60.0)[0] == 0
 
 
 def test_breathing_is_not_read_from_a_minute_with_beats_that_are_not_clear():
