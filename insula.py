@@ -107,11 +107,12 @@ class EstimateTable:
     def __init__(self, path: Path, targets: Sequence[str]) -> None:
         from models.api import estimate_channels
 
-        *names, quality = estimate_channels(targets)
+        *names, quality, used_eeg, used_ecg = estimate_channels(targets)
         self._newest = -math.inf
         try:
             self._file = path.open("xb", buffering=0)
-            self._write(["t_end", *names, "present_eeg", "present_ecg", quality, "withheld"])
+            present = ("present_eeg", "present_ecg")
+            self._write(["t_end", *names, *present, quality, used_eeg, used_ecg, "unused", "withheld"])
         except OSError as error:
             raise UsageError(f"{path}: cannot be written ({error.strerror}). Check folder and disk.") from None
 
@@ -120,9 +121,10 @@ class EstimateTable:
             return
         self._newest = estimate.t_end
         # repr gives the shortest text that reads back as the same number: equal files are equal estimates.
-        *given, quality = (repr(value) if math.isfinite(value) else "" for value in estimate.values())
+        *given, quality, eeg, ecg = (repr(value) if math.isfinite(value) else "" for value in estimate.values())
         present = [repr(estimate.present.get(kind, 0.0)) for kind in ("eeg", "ecg")]
-        self._write([repr(estimate.t_end), *given, *present, quality, estimate.withheld or ""])
+        why = "; ".join(estimate.unused)
+        self._write([repr(estimate.t_end), *given, *present, quality, eeg, ecg, why, estimate.withheld or ""])
 
     def _write(self, cells: Sequence[str]) -> None:
         row = io.StringIO(newline="")
@@ -546,7 +548,8 @@ def words(estimate: Estimate) -> str:
     if estimate.withheld is not None:
         return f"withheld: {estimate.withheld}"
     figures = zip(estimate.targets, estimate.mean.tolist(), estimate.sd.tolist(), strict=True)
-    return "  ".join(f"{target} {mean:.2f} ± {sd:.2f}" for target, mean, sd in figures)
+    alone = f"  ({'; '.join(estimate.unused)})" if estimate.unused else ""
+    return "  ".join(f"{target} {mean:.2f} ± {sd:.2f}" for target, mean, sd in figures) + alone
 
 
 def conclude(

@@ -111,18 +111,20 @@ class Estimate:
     """Parts in seconds, for the screen; not part of the result."""
 
     def values(self) -> list[float]:
-        """The figures under `estimate_channels`: NaN where withheld, quality always a number."""
+        """The figures under `estimate_channels`: NaN where withheld, quality and what is used always numbers."""
         pairs = zip(self.mean.tolist(), self.sd.tolist(), strict=True)
-        return [*(value for pair in pairs for value in pair), self.quality]
+        used = (float(kind in self.used) for kind in ("eeg", "ecg"))
+        return [*(value for pair in pairs for value in pair), self.quality, *used]
 
 
 def estimate_channels(targets: Sequence[str]) -> tuple[str, ...]:
     """What the columns of estimates are called, on LSL, in records and in tables.
 
     >>> estimate_channels(["arousal"])
-    ('arousal', 'arousal_sd', 'quality')
+    ('arousal', 'arousal_sd', 'quality', 'used_eeg', 'used_ecg')
     """
-    return (*(label for target in targets for label in (target, f"{target}_sd")), "quality")
+    pairs = (label for target in targets for label in (target, f"{target}_sd"))
+    return (*pairs, "quality", "used_eeg", "used_ecg")
 
 
 class Runtime(Protocol):

@@ -180,6 +180,8 @@ def _download(
         raise ModelError(
             f"{url}: broke off at {have} of {size} bytes ({why}); run it again to go on, {by_hand}"
         ) from None
+    except ValueError as error:  # of an address that is none, ours or one that the hub sends us to
+        raise ModelError(f"{url}: leads to no address ({error!s:.80}); check HF_ENDPOINT, {by_hand}") from None
     if have < size:
         raise ModelError(f"{url}: ended after {have} of {size} bytes; run it again to go on, {by_hand}")
 

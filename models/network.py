@@ -17,6 +17,8 @@ from models.fields import Fields, read_json
 MAX_HEADER_BYTES = 20_000_000
 MAX_TENSORS = 20_000
 MAX_FIELD = 10**6
+MAX_ENTRIES = 1024
+"""Of a list of an encoder's configuration that has no length of its own."""
 """No size of an encoder is beyond it."""
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -128,8 +130,8 @@ def _check_encoder(entry: Fields, rate: float) -> None:
         elif kind == "str":
             entry.line(field, 200)
         elif kind.startswith("tuple[int"):
-            count = kind.count("int")
-            entry.integers(field, count, count, 0, MAX_FIELD)
+            least, most = (0, MAX_ENTRIES) if kind.endswith("...]") else [kind.count("int")] * 2
+            entry.integers(field, least, most, 0, MAX_FIELD)
         else:
             entry.take(field)
     entry.close()

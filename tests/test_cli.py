@@ -88,7 +88,10 @@ def demo(tmp_path_factory):
 def test_the_demo_tells_arithmetic_from_rest_and_its_table_says_so(demo):
     _, out = demo
     estimates = rows(out / "estimates.csv")
-    assert list(estimates[0]) == ["t_end", "arousal", "arousal_sd", "present_eeg", "present_ecg", "quality", "withheld"]
+    assert list(estimates[0]) == [
+        *("t_end", "arousal", "arousal_sd", "present_eeg", "present_ecg", "quality", "used_eeg", "used_ecg"),
+        *("unused", "withheld"),
+    ]
     streams, _ = pyxdf.load_xdf(str(DEMO))
     marks = next(stream for stream in streams if stream["info"]["type"] == ["Markers"])
     times = dict(zip((label for (label,) in marks["time_series"]), marks["time_stamps"], strict=True))

@@ -86,6 +86,7 @@ def _declared(name: str) -> dict[str, str]:
         if isinstance(part, ast.ClassDef) and part.name == "Config"
         for field in part.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id != "encoder"
+        if not ast.unparse(field.annotation).startswith("ClassVar")
     }
 
 

@@ -44,7 +44,10 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of every field of a message; of one of fixed size the value is 0."""
     at = 0
     while at < len(content):
+        begin = at
         key, at = _varint(content, at)
+        if key >> 32 or at - begin > 5 or key < 8:  # a parser may drop the bits above 32, and read another field
+            raise ValueError("a field whose number is none")
         number, wire = key >> 3, key & 7
         if wire == 0:
             value, at = _varint(content, at)

@@ -65,6 +65,14 @@ def test_it_is_found_when_its_numbers_are_written_longer_than_they_need_be():
     assert keeps_tensors_elsewhere(hidden)
 
 
+@pytest.mark.parametrize("tag", [bytes([0xEA, 0x80, 0x80, 0x80, 0x10]), bytes([0xEA, 0x80, 0x80, 0x80, 0x80, 0x00])])
+def test_a_field_number_that_parsers_would_cut_short_is_refused(tag):
+    entry = tensor().external_data[0].SerializeToString()
+    hidden = packed(7, packed(5, tag + bytes([len(entry)]) + entry))
+    with pytest.raises(ValueError, match="a field whose number is none"):
+        keeps_tensors_elsewhere(hidden)
+
+
 def test_the_graph_that_ships_keeps_its_tensors_itself(bundle):
     assert not keeps_tensors_elsewhere(bundle.read(GRAPH))
 

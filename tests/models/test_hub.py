@@ -278,6 +278,9 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 def test_an_address_that_is_none_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ENDPOINT", "file:///etc")
     assert "expected an address that begins with https://" in refusal(tmp_path, PUBLISHED["cbramod"])
+    for broken in ("http://[x", f"http://{'a' * 70}.org"):
+        monkeypatch.setenv("HF_ENDPOINT", broken)
+        assert "leads to no address" in refusal(tmp_path, PUBLISHED["cbramod"])
 
 
 def command(tmp_path, *arguments, status=0, **environment):

@@ -86,7 +86,11 @@ def test_a_graph_in_8_bits_that_is_far_off_is_not_used(wide, tmp_path):
             tensor.raw_data = (onnx.numpy_helper.to_array(tensor) // 2).tobytes()
     files = {name: bundle.read(name) for name in bundle.files} | {QUANTISED: graph.SerializeToString()}
     spoilt = write_bundle(tmp_path / "spoilt", bundle.manifest, files)
-    assert load_runtime("ort", spoilt).precision == "fp32"
+    for name in ("ort", "auto"):
+        lines = []
+        assert load_runtime(name, spoilt, lines.append).precision == "fp32"
+        assert lines[-1].startswith("runtime ort passes over int8: ")
+        assert lines[-1].endswith("fp32 is taken")
 
 
 def test_a_small_network_has_nothing_to_gain_from_8_bits(bundle, trained):

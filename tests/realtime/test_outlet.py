@@ -52,6 +52,7 @@ def estimate(t_end, withheld=None, quality=0.75, targets=("arousal", "valence"))
         present={"eeg": 1.0},
         quality=quality,
         withheld=withheld,
+        used=() if withheld else ("ecg",),
     )
 
 
@@ -68,11 +69,11 @@ def test_another_program_reads_what_was_estimated_when_it_was():
             rows = [json.loads(line) for line in reader.stdout]
     *samples, (labels, source_id, rate) = rows
     np.testing.assert_allclose([stamp for stamp, _ in samples], now + np.array([-3.0, -2.0, -1.0]), atol=2e-3)
-    assert samples[0][1] == [0.25, 0.125, -0.5, 0.0625, 0.75]
+    assert samples[0][1] == [0.25, 0.125, -0.5, 0.0625, 0.75, 0.0, 1.0]
     assert np.isnan(samples[1][1][:4]).all()
     assert samples[1][1][4] == 0.5
-    assert samples[2][1][4] == 0.0
-    assert labels == ["arousal", "arousal_sd", "valence", "valence_sd", "quality"]
+    assert samples[2][1][4:] == [0.0, 0.0, 0.0]
+    assert labels == ["arousal", "arousal_sd", "valence", "valence_sd", "quality", "used_eeg", "used_ecg"]
     assert rate == 0.0
     assert source_id.startswith("insula-affect-")
     for piece in (
