@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from devices.api import Chunk, StreamInfo, unit_name
+from models.api import InputSpec
 from models.electrodes import is_electrode, normalised, on_map
-from realtime.filters import BRIDGE, HOLE, RESTART
-from realtime.intake import CONFIRMED, Intake
+from realtime.filters import BRIDGE, HOLE, MISSING, RESTART, SETTLING, Filter, design
+from realtime.intake import CONFIRMED, Intake, Pick
+from realtime.quality import assess
 from realtime.rereference import Montage, as_recorded
 from realtime.ring import Ring
 from realtime.sources import LEAST_RATE, MICROVOLTS
+from realtime.unfiltered import Unfiltered
 
 BANDS = {"delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 45.0)}
 """Hz, the lower edge included and the upper one not. Below 1 Hz is mostly drift, above 45 Hz mains and muscle."""
@@ -274,13 +278,86 @@ class Pace:
         return ""
 
 
+class _Judge:
+    """What `realtime.quality` says of ``columns`` of a stream over the very samples of a report, at the stream's rate.
+
+    ``take`` what was let in, then ``write`` it in stretches, as the samples themselves are.
+    """
+
+    def __init__(self, stream: StreamInfo, columns: Sequence[int], scale: float) -> None:
+        self._columns = tuple(columns)
+        self._rate = stream.rate
+        self._spec = InputSpec(kind="eeg", channels=tuple(stream.channels[column] for column in columns))
+        width = len(self._columns)
+        self._pick = Pick(self._columns, scale, stream.rate, BATCH)
+        self._filter = Filter(design(self._spec, stream.rate), width, stream.rate)
+        self._unfiltered = Unfiltered(stream.rate, width, self._filter.sos)
+        self._length = round(SECONDS * stream.rate)
+        self._values = Ring(self._length + 2 * BATCH, width, np.float32)
+        self._flags = Ring(self._length + 2 * BATCH, width, np.uint8)
+        self._absent = np.zeros(width, np.bool_)
+        self._coming = np.zeros((0, width), np.float32), np.zeros((0, width), np.uint8)
+
+    def take(
+        self,
+        raw: NDArray[np.float32],
+        stamps: NDArray[np.float64],
+        keep: NDArray[np.int64],
+        marks: NDArray[np.uint8],
+    ) -> None:
+        samples, flags = self._pick.run(raw, keep, marks)
+        self._unfiltered.take(stamps, samples, flags)
+        self._filter.run(samples, flags, marks)
+        self._coming = samples.astype(np.float32), flags
+
+    def write(self, begin: int, stop: int) -> None:
+        """These of the samples that were taken last."""
+        values, flags = self._coming
+        self._values.write(values[begin:stop])
+        self._flags.write(flags[begin:stop])
+
+    def fill(self, count: int) -> None:
+        """So many samples are missing."""
+        self._values.write(np.zeros((count, len(self._columns)), np.float32))
+        self._flags.write(np.full((count, len(self._columns)), MISSING, np.uint8))
+
+    def clear(self) -> None:
+        self._values.clear()
+        self._flags.clear()
+
+    def reset(self) -> None:
+        self._pick.reset()
+        self._filter.reset()
+        self._unfiltered.reset()
+        self.clear()
+
+    def bad(self, time: float) -> list[tuple[int, str]]:
+        """The columns that are bad over the newest window, which ends at ``time``, each with the reason in words."""
+        last = self._values.written
+        flags = self._flags.view(last - self._length, last)
+        # The filters settle after a start: for them, not for the figures, that is missing.
+        settled = int((flags & SETTLING == 0).any(axis=1).argmax())
+        values = self._values.view(last - self._length + settled, last)
+        verdicts = assess(
+            self._spec,
+            np.ascontiguousarray(values.T),
+            np.ascontiguousarray(flags[settled:].T),
+            self._absent,
+            rate=self._rate,
+            raw=self._unfiltered.over(time - SECONDS, time),
+        )
+        judged = zip(self._columns, verdicts, strict=True)
+        return [(column, verdict.reason) for column, verdict in judged if verdict.level == "bad"]
+
+
 class BandPower:
     """Turns the chunks of one stream into `Rhythms`. Belongs to one thread.
 
-    A stream that is silent gives nothing; what is wrong with the signal itself is for `realtime.quality` to say.
+    A stream that is silent gives nothing. Of the columns ``judged``, those that are bad by `realtime.quality` over the
+    window of a report have no figures in it; their thresholds are in uV, and a unit that is not known is taken as that.
     """
 
-    def __init__(self, stream: StreamInfo, montage: Montage | None = None) -> None:
+    def __init__(self, stream: StreamInfo, montage: Montage | None = None, *, judged: Sequence[int] = ()) -> None:
         """ValueError in words when the stream cannot have rhythms."""
         if not (math.isfinite(stream.rate) and stream.rate >= LEAST_RATE):
             raise ValueError(f"{stream.key}: {stream.rate:g} Hz; band powers need at least {LEAST_RATE:g} Hz")
@@ -305,6 +382,7 @@ class BandPower:
         self._intake = Intake(stream.rate, BATCH - CONFIRMED, width)
         self._rows = Ring(self._length + 2 * BATCH, width, np.float32)
         self._slow: deque[NDArray[np.float64]] = deque(maxlen=SLOW)
+        self._judge = _Judge(stream, judged, self._scale) if len(judged) else None
         self.reset()
 
     @property
@@ -317,6 +395,8 @@ class BandPower:
         self._intake.reset()
         self._pace.clear()
         self._rows.clear()
+        if self._judge is not None:
+            self._judge.reset()
         self._slow.clear()
         self._next: int | None = None
         self._begun = False
@@ -336,6 +416,8 @@ class BandPower:
             part = slice(at, at + BATCH - CONFIRMED)
             keep, marks, stamps = self._intake.admit(chunk.times[part], chunk.single[part], 0 if at else chunk.lost)
             if len(keep):
+                if self._judge is not None:
+                    self._judge.take(self._intake.rows, stamps, keep, marks)
                 found += self._take(stamps, marks, self._intake.rows[keep])
         return found
 
@@ -350,7 +432,7 @@ class BandPower:
             while begin < stop:
                 # Reports are due before the first sample at or after their time.
                 due = begin + int(stamps[begin:stop].searchsorted(self._next * HOP))
-                self._write(stamps[begin:due], rows[begin:due])
+                self._write(stamps, rows, begin, due)
                 begin = due
                 if due < stop:
                     found += self._due(float(stamps[due]))
@@ -359,22 +441,29 @@ class BandPower:
                 if marks[stop] == RESTART:
                     self._pace.clear()
                     self._rows.clear()
+                    if self._judge is not None:
+                        self._judge.clear()
                     self._torn = self._begun
                 elif marks[stop] == HOLE:
                     self._fill(float(stamps[stop]))
-                self._write(stamps[stop : stop + 1], rows[stop : stop + 1])
+                self._write(stamps, rows, stop, stop + 1)
                 begin = stop + 1
         return found
 
-    def _write(self, stamps: NDArray[np.float64], rows: NDArray[np.float32]) -> None:
-        self._begun |= len(stamps) > 0
-        self._pace.write(stamps)
-        self._rows.write(np.ascontiguousarray(rows))
+    def _write(self, stamps: NDArray[np.float64], rows: NDArray[np.float32], begin: int, stop: int) -> None:
+        self._begun |= stop > begin
+        self._pace.write(stamps[begin:stop])
+        self._rows.write(np.ascontiguousarray(rows[begin:stop]))
+        if self._judge is not None:
+            self._judge.write(begin, stop)
 
     def _fill(self, until: float) -> None:
         """Rows of NaN for a short hole before ``until``, so that samples keep their distance."""
         between = self._pace.between(until)
-        self._write(between, np.full((len(between), len(self.stream.channels)), np.nan, np.float32))
+        self._pace.write(between)
+        self._rows.write(np.full((len(between), len(self.stream.channels)), np.nan, np.float32))
+        if self._judge is not None:
+            self._judge.fill(len(between))
 
     def _due(self, now: float) -> list[Rhythms]:
         """The reports at or before ``now``, the stamp of a sample that is not part of them."""
@@ -399,14 +488,16 @@ class BandPower:
         samples = self._rows.view(newest - self._length, newest).astype(np.float64) * self._scale
         missing = ~np.isfinite(samples)
         invalid = np.array([""] * len(labels), dtype=object)
-        if missing.any():
-            uses = self.montage.matrix != 0
-            for c in np.flatnonzero(missing.any(axis=0)):
-                fault = self._bridged(samples[:, c], missing[:, c])
-                if fault:
-                    samples[:, c] = np.nan
-                    named = "" if self.montage.labels == self.stream.channels else f"{self.stream.channels[c]}: "
-                    invalid[uses[:, c]] = named + fault
+        faults: dict[int, str] = {}
+        for c in np.flatnonzero(missing.any(axis=0)).tolist():
+            if fault := self._bridged(samples[:, c], missing[:, c]):
+                faults[c] = fault
+        for c, fault in self._judge.bad(time) if self._judge is not None else ():
+            faults.setdefault(c, fault)
+        for c, fault in faults.items():
+            samples[:, c] = np.nan
+            named = "" if self.montage.labels == self.stream.channels else f"{self.stream.channels[c]}: "
+            invalid[self.montage.matrix[:, c] != 0] = named + fault
         samples = self.montage.apply(samples)
         good = np.array([not fault for fault in invalid])
         frequencies, density = spectrum(np.where(good, samples, 0.0), self.stream.rate)

@@ -49,6 +49,9 @@ FASTEST = 2000.0
 """Hz, and..."""
 WIDEST = 256
 """...channels up to which rhythms are computed: beyond, they would cost a live session too much."""
+MOST_JUDGED = 128000.0
+"""Samples a second, of all channels together, up to which channels are judged for the rhythms."""
+MOST_NAMED = 3
 BATCH = 4096
 Report = TypeVar("Report")
 ECG = InputSpec(kind="ecg", channels=("ECG",))
@@ -200,15 +203,22 @@ class _BrainPart:
         if len(stream.channels) > WIDEST:
             raise ValueError(f"{stream.key}: {len(stream.channels)} channels; rhythms are computed of up to {WIDEST}")
         self.stream = stream
-        self._power = BandPower(stream)
         self._scaled = unit_name(stream.unit) in MICROVOLTS
-        self._remark = "" if self._scaled else f"{_unit_trouble(stream)}: no powers, only shares and ratios"
+        self._remark = ""
         placed = np.array([is_electrode(label) for label in stream.channels])
         placed[list(apart)] = False
         if not placed.any():
             placed[:] = True
             placed[list(apart)] = False
         self._placed = placed
+        # What is bad is bad in microvolts.
+        judged = np.flatnonzero(placed).tolist() if self._scaled else []
+        if not self._scaled:
+            self._remark = f"{_unit_trouble(stream)}: no powers, only shares and ratios, of bad channels too"
+        elif len(judged) * stream.rate > MOST_JUDGED:
+            judged = []
+            self._remark = "so many channels at such a rate are not judged: figures are of bad channels too"
+        self._power = BandPower(stream, judged=judged)
 
     def push(self, chunk: Chunk) -> list[tuple[int, Brain]]:
         return [(round(rhythms.time / HOP), self._brain(rhythms)) for rhythms in self._power.push(chunk)]
@@ -221,7 +231,13 @@ class _BrainPart:
         nothing = np.full(len(BANDS), np.nan)
         theta, beta = (float(rhythms.band(name)[counted].sum()) for name in ("theta", "beta"))
         ratio = theta / beta if beta > 0 else math.nan
-        reason = rhythms.reason or ("" if averaged else "no channel of EEG is valid")
+        faults = [
+            (label, fault)
+            for label, fault, placed in zip(rhythms.labels, rhythms.invalid, self._placed, strict=True)
+            if fault and placed
+        ]
+        reason = "" if averaged else _common(faults)
+        without = "" if reason or not faults else f"without {_listed(faults)}"
         return Brain(
             self.stream.key,
             rhythms.labels,
@@ -238,7 +254,7 @@ class _BrainPart:
             rhythms.asymmetry,
             averaged,
             reason,
-            self._remark,
+            "; ".join(filter(None, (self._remark, without))),
             {} if reason else _absent(rhythms, ratio, slope, peak),
         )
 
@@ -390,6 +406,19 @@ class Physiology:
             for part, line in zip(self._brains, self._brain_lines, strict=True)
         ]
         return Body(time, ecg, figures, reason, remark, intervals, (*brains, *self._refused))
+
+
+def _listed(faults: Sequence[tuple[str, str]]) -> str:
+    """Channels and what is wrong with them, the first few."""
+    named = ", ".join(f"{label} ({fault})" for label, fault in faults[:MOST_NAMED])
+    return f"{named} and {len(faults) - MOST_NAMED} more" if len(faults) > MOST_NAMED else named
+
+
+def _common(faults: Sequence[tuple[str, str]]) -> str:
+    """Why no channel of EEG is usable."""
+    if not faults:
+        return "no channel of EEG is valid"
+    return faults[0][1] if len({fault for _, fault in faults}) == 1 else f"no usable channel: {_listed(faults)}"
 
 
 def _nothing(stream: StreamInfo, reason: str) -> Brain:

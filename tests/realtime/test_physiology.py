@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import signal
 
 from devices.api import Chunk, StreamInfo
 from models.api import InputSpec, WindowSpec
@@ -213,6 +214,71 @@ def test_an_ecg_lead_of_the_amplifier_is_followed_and_is_no_eeg():
     assert beats[0].channel == "ECG"
 
 
+def spoilt(since=30.0, until=50.0, channel=1):
+    """`eeg` with noise of 300 uV in one channel for a while."""
+    samples = eeg()
+    part = slice(round(since * CAP.rate), round(until * CAP.rate))
+    samples[part, channel] = np.random.default_rng(7).normal(0, 300, part.stop - part.start)
+    return samples
+
+
+def test_a_bad_channel_is_in_no_figure_of_the_rhythms_is_said_and_comes_back_when_it_is_good():
+    bodies = run(Physiology([CAP]), merged(cut(CAP, spoilt(), [25])))[0]
+    alone = StreamInfo(key="cap", kind="eeg", channels=("F3", "Cz"), rate=250.0, unit="uV")
+    others = run(Physiology([alone]), merged(cut(alone, spoilt()[:, [0, 2]], [25])))[0]
+    while_bad = [at for at, body in enumerate(bodies) if START + 32 < body.time < START + 50]
+    assert len(while_bad) == 18
+    for at in while_bad:
+        brain, without = bodies[at].brains[0], others[at].brains[0]
+        assert brain.averaged == 2
+        assert brain.invalid[1].startswith("amplitude ")
+        assert brain.remark == f"without F4 ({brain.invalid[1]})"
+        assert brain.absent["asymmetry"] == f"F4: {brain.invalid[1]}"
+        assert math.isnan(value(bodies[at], "asymmetry"))
+        assert np.isnan(brain.absolute[1]).all()
+        for name in ("powers", "shares", "theta_beta", "slope", "peak"):
+            np.testing.assert_array_equal(getattr(brain, name), getattr(without, name))
+    for body in (bodies[20], bodies[-1]):
+        assert body.brains[0].averaged == 3
+        assert body.brains[0].remark == ""
+        assert value(body, "asymmetry") == pytest.approx(math.log(4), abs=0.05)
+    assert bodies[-1].brains[0].slopes[1] == pytest.approx(bodies[-1].brains[0].slopes[0], abs=0.3)
+
+
+def test_when_every_channel_is_bad_there_are_no_rhythms_and_it_is_said_what_is_wrong():
+    loud = 400 * np.random.default_rng(3).standard_normal((2500, 4))
+    body = run(Physiology([CAP]), merged(cut(CAP, loud, [25])))[0][-1]
+    assert body.brains[0].reason.startswith("no usable channel: F3 (amplitude 1")
+    assert np.isnan([value(body, name) for name in ("alpha", "alpha_share", "theta_beta", "asymmetry", "slope")]).all()
+
+
+def test_a_cap_without_a_unit_or_of_very_many_samples_a_second_is_not_judged_and_that_is_said():
+    raw = replace(CAP, unit="counts")
+    body = run(Physiology([raw]), merged(cut(raw, spoilt(0, 10)[:2500], [25])))[0][-1]
+    assert body.brains[0].averaged == 3
+    assert "of bad channels too" in body.brains[0].remark
+    wide = StreamInfo(key="cap", kind="eeg", channels=tuple(f"E{i}" for i in range(130)), rate=1000.0, unit="uV")
+    body = run(Physiology([wide]), merged(cut(wide, eeg(6, 1000.0, 130), [500])))[0][-1]
+    assert body.brains[0].averaged == 130
+    assert "not judged" in body.brains[0].remark
+
+
+@pytest.mark.parametrize("sizes", [[1], [7, 300, 64], [5000]])
+def test_what_is_bad_and_what_is_missing_is_the_same_to_the_last_bit_however_the_chunks_are_cut(sizes):
+    def said(sizes):
+        physiology, found, at = Physiology([CAP]), [], 0
+        samples = spoilt(10.0, 14.0)[:7500]
+        for hole in (4000, 5000, len(samples)):  # the first is bridged, the second is not
+            piece = [part for _, part in cut(CAP, samples[at:hole], sizes, START + at / 250)]
+            found += [update for chunk in piece for update in physiology.push(chunk)]
+            at = hole + (10 if hole == 4000 else 200)
+        return [update for update in found if isinstance(update, Body)]
+
+    bodies = said([25])
+    assert len({body.brains[0].averaged for body in bodies}) == 3
+    assert bits(said(sizes)) == bits(bodies)
+
+
 def test_what_feeds_the_model_is_followed():
     other = StreamInfo(key="other", kind="ecg", channels=("ECG",), rate=500.0, unit="uV")
     spec = WindowSpec(inputs=(InputSpec(kind="ecg", channels=("ECG",)),))
@@ -394,7 +460,7 @@ def test_why_a_figure_of_rhythms_is_not_given_stands_beside_it_in_words(whole):
     assert np.isfinite([late.slope, late.peak, late.theta_beta]).all()
     assert whole[0][-2].brains[0].absent == {}
     bare = replace(CAP, channels=("C3", "C4", "P3", "P4"))
-    noise = np.random.default_rng(0).normal(0, 5, (10000, 4)).astype(np.float32)
+    noise = 5 * signal.lfilter([1], [1, -0.999], np.random.default_rng(0).normal(0, 1, (10000, 4)), axis=0)
     flat = run(Physiology([bare]), merged(cut(bare, noise, [25])))[0][-1].brains[0]
     assert flat.absent == {
         "peak": "none of 7 to 13.5 Hz stands out",
