@@ -226,7 +226,8 @@ def _raw_findings(spec: InputSpec, raw: NDArray[np.float64], unit: float) -> lis
     levels = raw[np.isfinite(raw[:, LEVEL])]
     if len(levels):
         held, clipped = float(np.median(levels[:, REPEATED])), float(np.mean(levels[:, CLIPPED]))
-        judge(held, HELD, f"{100 * held:.0f} % of the samples repeat the one before")
+        if not math.isnan(held):  # of each second no two samples in a row
+            judge(held, HELD, f"{100 * held:.0f} % of the samples repeat the one before")
         if held < HELD[0]:
             judge(clipped, CLIPPING, f"{SATURATED}: {100 * clipped:.0f} % of the samples at its limits")
         drift = unit * float(np.ptp(levels[:, LEVEL]))

@@ -99,7 +99,7 @@ TIDY = 60.0
 """Seconds between the times at which memory that is no longer used goes back to the system."""
 LARGE_BLOCK = 1 << 18
 """Bytes from which on a block of memory is one of its own."""
-_M_MMAP_THRESHOLD = -3
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 PHYSIOLOGY_PAUSE, PHYSIOLOGY_LONGEST = 5.0, 300.0
 """Seconds of signal for which heart and rhythms rest when their analysis has failed, doubled each time up to the second
 value; after that long without a failure the next pause is the first again."""
@@ -236,7 +236,7 @@ class Session:
         A device, a follower or a model that fails is an alarm and the rest goes on, and so is an OSError of ``every``;
         a fault of the analysis itself is raised, after everything that came has been recorded.
         """
-        _keep_large_apart()
+        _keep_memory_together()
         self._begin_physiology()
         with ExitStack() as stack:
             for index, device in enumerate(self._devices):
@@ -953,14 +953,17 @@ class Session:
         return found
 
 
-def _keep_large_apart() -> None:
-    """Has the C library ask the system for each large block, and give it back at once; GNU's only.
+def _keep_memory_together() -> None:
+    """Has the threads of the session share one heap, and large blocks be taken from and given back to the system one by
+    one; GNU's C library only.
 
-    By itself it learns to keep large blocks in the heaps of the threads, and windows of many channels are large: what a
-    busy moment took would stay there, in pieces.
+    By itself it gives each thread a heap and learns to keep large blocks there. Windows of many channels are large:
+    what a busy moment took would stay, in pieces.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_ARENA_MAX, 1)
+        library.mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def _tidy() -> None:
