@@ -255,7 +255,7 @@ def test_every_field_is_needed_and_checked(mixed, tmp_path, which):
     reached = set()
     for path, wrong, manifest in spoilt(pristine):
         free = path[0] in FREE and (len(path) > 1 or isinstance(wrong, dict))
-        # Not in bundles made before there was one; and of a switch without weights only the runtime that builds it knows.
+        # Not in bundles made before there was one; of a switch without weights only who builds the network knows.
         if free or (path == ("network", "variability") and (wrong == "deleted" or isinstance(wrong, bool))):
             continue
         (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
