@@ -37,6 +37,8 @@ AGAIN = 5.0
 RECOVERED = 10
 """Windows in a row in which a bad channel must be usable to be drawn as it comes again."""
 _OTHER = re.compile(r"(a copy of |the same as )(.+?)((?: times .*|: bridged\?)?)$")
+LOST, BACK = 1.0, 10.0
+"""Seconds without one value after which an electrode counts as gone, and with all of them until it is back again."""
 AS_RECORDED = next(iter(SCHEMES))
 
 
@@ -47,6 +49,8 @@ class _Lesson:
     labels: tuple[str, ...]
     samples: NDArray[np.float32]
     rate: float
+    gone: tuple[str, ...]
+    """Those of the labels that have no values to learn from, or only such as are not to be used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,13 +86,17 @@ class Display:
         self._learnt: _Learnt | None = None
         self._matrix: sparse.csr_array | None = None
         self._forget()
-        self._chosen: tuple[SetDisplay, tuple[str, ...], Montage | None, str] = self._followed, (), None, ""
+        none: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._chosen = self._followed, none, self._blinks, self._trouble
 
     def _forget(self) -> None:
         self._times.clear()
         self._rows.clear()
         self._usable: dict[str, int] = {}
         self._bad: tuple[str, ...] = ()
+        self._gone: tuple[str, ...] = ()
+        self._without = np.zeros(len(self._info.channels), np.int64)
+        self._with = np.zeros(len(self._info.channels), np.int64)
         self._unlearn()
 
     def _unlearn(self) -> None:
@@ -107,7 +115,8 @@ class Display:
         if lesson is None or (learnt is not None and learnt.lesson is lesson):
             return
         try:
-            self._learnt = _Learnt(lesson, without_blinks(lesson.labels, lesson.samples, lesson.rate), "")
+            made = without_blinks(lesson.labels, lesson.samples, lesson.rate, lesson.gone)
+            self._learnt = _Learnt(lesson, made, "")
         except ValueError as error:
             self._learnt = _Learnt(lesson, None, str(error))
 
@@ -128,9 +137,28 @@ class Display:
         if self._eeg and chunk.data.shape == (len(chunk.times), len(self._info.channels)):
             self._times.write(np.ascontiguousarray(chunk.times, np.float64)[:, None])
             self._rows.write(np.ascontiguousarray(chunk.single))
+            self._count(np.isfinite(chunk.single))
             if self._matrix is not None:
                 chunk = Chunk(chunk.stream, chunk.times, self._made(chunk.single), chunk.lost)
         return self._thinner.add(chunk)
+
+    def _count(self, there: NDArray[np.bool_]) -> None:
+        """How many samples each channel has had no value, or one, for: ``there`` (n, channels) is what comes."""
+        for run, seen in ((self._without, there), (self._with, ~there)):
+            # Since the last sample that ends a run, or on from before.
+            since = np.where(seen.any(axis=0), seen[::-1].argmax(axis=0), len(seen) + run) if len(seen) else run
+            run[:] = since
+
+    def _missed(self) -> tuple[str, ...]:
+        """Electrodes that have no values; none when none has any, which is the silence of the whole headset."""
+        lost, back = LOST * self._info.rate, BACK * self._info.rate
+        head = [row for row, label in enumerate(self._info.channels) if is_electrode(label)]
+        gone = tuple(
+            self._info.channels[row]
+            for row in head
+            if self._without[row] >= lost or (self._info.channels[row] in self._gone and self._with[row] < back)
+        )
+        return gone if len(gone) < len(head) else ()
 
     def turn(self) -> list[Shown | Traces]:
         """Follow what was asked for and learnt meanwhile; what is complete of the samples."""
@@ -138,7 +166,8 @@ class Display:
             return [*self._thinner.take()]
         anew = self._asked != self._followed
         self._followed = self._asked
-        bad = tuple(label for label in self._info.channels if label in self._usable)
+        self._gone = self._missed()
+        bad = tuple(label for label in self._info.channels if label in self._usable or label in self._gone)
         if bad != self._bad:
             self._bad = bad
             self._unlearn()  # the weight of a channel that was bad is none
@@ -175,8 +204,9 @@ class Display:
 
     def _follow(self, anew: bool) -> list[Shown | Traces]:
         """Show what is chosen, when that has changed, and with ``anew`` what is kept of the past as well."""
-        bad = self._bad if self._followed != SetDisplay() else ()  # what nobody asked for is not worth a message
-        chosen = self._followed, bad, self._blinks, self._trouble
+        # What nobody asked for is not worth a message.
+        bad, gone = (self._bad, self._gone) if self._followed != SetDisplay() else ((), ())
+        chosen = self._followed, (bad, gone), self._blinks, self._trouble
         if chosen == self._chosen and not anew:
             return []
         self._chosen = chosen
@@ -214,6 +244,8 @@ class Display:
                 words.insert(0, scheme.said + _warned(chosen.reference, labels, bad, interpolates))
             except MontageError as error:
                 words.insert(0, f"as recorded ({error})")
+        if self._gone and words:
+            words.append(f"no values of {', '.join(self._gone)}")
         return made, Shown(
             self._info.key,
             made.labels,
@@ -264,12 +296,14 @@ class Display:
             return None
         rows = self._rows.view(self._rows.written - count * group, self._rows.written)
         samples = rows.reshape(count, group, -1).mean(axis=1) * np.float32(self._scale)
+        gone = self._bad
         if self._bad:
             with contextlib.suppress(MontageError):  # said in words where it is shown
                 samples = interpolated(labels, self._bad).apply(samples).astype(np.float32)
-        elsewhere = [column for column, label in enumerate(labels) if not is_electrode(label)]
+                gone = ()
+        elsewhere = [column for column, label in enumerate(labels) if label in gone or not is_electrode(label)]
         samples[:, elsewhere] = 0.0  # what they lack is no gap of the head
-        return _Lesson(labels, samples, rate / group)
+        return _Lesson(labels, samples, rate / group, gone)
 
 
 def displays(streams: Iterable[StreamInfo], picked: Mapping[str, Picked]) -> dict[str, Display]:

@@ -52,17 +52,20 @@ def interpolated(labels: Sequence[str], bad: Collection[str]) -> Montage:
     return Montage(tuple(labels), matrix, said)
 
 
-def without_blinks(labels: Sequence[str], samples: NDArray[np.float32], rate: float) -> Montage:
+def without_blinks(
+    labels: Sequence[str], samples: NDArray[np.float32], rate: float, left_out: Collection[str] = ()
+) -> Montage:
     """Every electrode less its share of the blinks that the frontal ones show, learnt from ``samples`` (n, channels).
 
     The samples are raw EEG in uV with blinks in it: ask for a dozen. The frontal electrodes themselves lose what they
-    have in common, brain included. MontageError in words when nothing can be learnt. Not for the analysis thread:
+    have in common, brain included. Channels that are ``left_out`` stay as they came and are not regressed on, whatever
+    stands for them in ``samples``. MontageError in words when nothing can be learnt. Not for the analysis thread:
     takes tenths of a second for a minute of EEG.
     """
     if samples.ndim != 2 or samples.shape[1] != len(labels):
         raise MontageError(f"blinks: samples {samples.shape} do not fit {len(labels)} channels")
-    front = np.array([normalised(label) in FRONTAL for label in labels])
-    head = np.array([is_electrode(label) for label in labels])
+    front = np.array([normalised(label) in FRONTAL and label not in left_out for label in labels])
+    head = np.array([is_electrode(label) and label not in left_out for label in labels])
     if not front.any():
         raise MontageError("blinks: no electrode at the eyes (Fp1, Fp2, AF7, AF8, ...) to regress on")
     if not head[~front].any():

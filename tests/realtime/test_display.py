@@ -134,6 +134,68 @@ def test_an_average_is_taken_without_the_channels_that_the_model_found_bad():
     assert np.abs(rows[:, 0]).max() < 200  # the other channels show nothing of it
 
 
+@pytest.mark.parametrize("columns", [(), range(18)])
+def test_an_electrode_without_values_blanks_itself_alone_and_is_left_out_of_the_average_and_named(columns):
+    labels = (*CAP, "Iz")
+    display, samples = Display(cap(labels), columns), noise(1000, labels)
+    samples[:, -1] = np.nan
+    feed(display, samples)
+    (said, *past) = ask(display, "average")
+    assert said.said == "average of 18 electrodes, without Iz; no values of Iz"
+    rows = drawn(past)
+    assert np.isfinite(rows[:, :-1]).all()
+    assert np.isnan(rows[:, -1]).all()
+    np.testing.assert_allclose(rows[:, :-1], average(CAP).apply(samples[:, :-1]), atol=1e-3)
+
+
+def test_an_electrode_that_loses_its_values_leaves_the_average_within_a_second_and_comes_back_when_it_lasts():
+    display, samples = Display(cap(CAP)), noise(6000, CAP)
+    samples[1000:2000, 4] = np.nan
+    ask(display, "average")
+    said = feed(display, samples, [25] * 239)
+    told = [(one.said, one.anew) for one in shown(said)]
+    assert told == [
+        ("average of 17 electrodes, without Fz; no values of Fz", False),
+        ("average of 18 electrodes", False),
+    ]
+    blank = np.isnan(drawn(said)).any(axis=1)
+    others = np.isnan(np.delete(drawn(said), 4, axis=1)).any(axis=1)
+    assert blank.sum() == 1000
+    assert 250 <= others.sum() <= 275
+
+
+def test_a_headset_that_sends_no_values_at_all_for_a_while_is_drawn_as_before_when_it_does_again():
+    display, samples = Display(cap(CAP)), noise(3000, CAP)
+    samples[1000:2000] = np.nan
+    ask(display, "average")
+    said = feed(display, samples, [25] * 119)
+    assert shown(said) == []
+    assert np.isnan(drawn(said)).all(axis=1).sum() == 1000
+
+
+def test_with_repair_an_electrode_without_values_is_made_of_the_others_and_blinks_are_learnt_from_them():
+    samples, _ = blinking(labels=CAP)
+    samples[:, [0, 9]] = np.nan  # Fp1, Cz
+    display = Display(cap(CAP))
+    feed(display, samples)
+    said = ask(display, "average", repair=True)
+    assert shown(said)[-1].interpolated == ("Fp1", "Cz")
+    assert "without blinks (15 blinks regressed on Fp1, Fp2); interpolated: Fp1, Cz" in shown(said)[-1].said
+    assert np.isfinite(drawn(said)).all()
+
+
+def test_where_too_few_electrodes_are_left_to_interpolate_blinks_are_still_removed_from_those_that_have_values():
+    labels = ("Fp1", "Fp2", "Cz", "Pz", "O1", "O2")
+    samples, _ = blinking(labels=labels)
+    samples[:, [0, 5]] = np.nan
+    display = Display(cap(labels))
+    feed(display, samples)
+    said = ask(display, repair=True)
+    assert "without blinks (15 blinks regressed on Fp2); not interpolated: Fp1, O2" in shown(said)[-1].said
+    assert np.isfinite(drawn(said)[:, 1:5]).all()
+    assert np.isnan(drawn(said)[:, [0, 5]]).all()
+
+
 def test_a_bad_ear_under_linked_mastoids_is_said():
     display = Display(cap(), range(len(EARS)))
     ask(display, "linked mastoids")
@@ -167,7 +229,7 @@ def test_blinks_are_removed_once_enough_of_them_were_seen_and_until_then_it_is_s
 def test_with_repair_a_bad_channel_is_made_of_the_others_and_named_until_it_has_been_good_for_a_while():
     display, (samples, _) = Display(cap(CAP), range(len(CAP))), blinking(labels=CAP)
     bad = CAP.index("Cz")
-    samples[:, bad] = np.nan
+    samples[:, bad] = 30000.0
     display.judge([Verdict(label, 0.0 if label == "Cz" else 1.0, "flat") for label in CAP])
     ask(display, repair=True)
     feed(display, samples)
