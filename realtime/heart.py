@@ -7,6 +7,7 @@ import statistics
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from scipy import interpolate
 
 from realtime.beats import BATCH, Beat, BeatDetector
 from realtime.delineation import AFTER, BEFORE, Waves, delineate, qtc
-from realtime.filters import RESTART
 from realtime.hrv import ALIKE, CORRECTED_SPECTRUM, Measure, Variability, without_line
+from realtime.quality import AGREEMENT, BEAT, agreement
 
 BREATHING = 0.1, 0.5
 """Hz: 6 to 30 breaths a minute."""
@@ -42,6 +43,12 @@ LONGEST_PR = 0.27
 """Seconds: P waves are looked for 0.28 s before QRS at most, and what begins where the search began is another wave."""
 KEPT = 8.0
 """Seconds of signal kept for the waves: beats found by looking back come some seconds late."""
+
+COMPARED = 10.0
+"""Seconds whose beats are compared with their median beat, as `realtime.quality` does in a window of the model."""
+BASELINE, MAINS = 0.3, 0.02
+"""Seconds, lengths of the running means between which these beats lie: a baseline goes, and so do 50 and 60 Hz. Short
+ones, so that an artefact stays where it is."""
 
 
 def breathing(beats: Iterable[Beat], time: float) -> Measure:
@@ -142,6 +149,12 @@ class Heart:
         self._before: Beat | None = None
         self._last: Beat | None = None
         self._recent: deque[tuple[Beat, Waves, float]] = deque(maxlen=RECENT)
+        self._before_peak, self._after_peak = (round(seconds * rate) for seconds in BEAT)
+        around, close = round(BASELINE * rate / 2), round(MAINS * rate / 2)
+        self._kernel = np.full(2 * around + 1, -1.0 / (2 * around + 1))
+        self._kernel[around - close : around + close + 1] += 1.0 / (2 * close + 1)
+        self._awaited: deque[Beat] = deque()
+        self._compared: deque[tuple[float, NDArray[np.float64]]] = deque()
 
     def push(
         self, times: NDArray[np.float64], samples: NDArray[np.float64], marks: NDArray[np.uint8] | None = None
@@ -155,23 +168,69 @@ class Heart:
             marks = np.zeros(len(times), np.uint8)
         beats: list[Beat] = []
         waves: list[tuple[Beat, Waves]] = []
-        for low in range(0, len(times), BATCH):
-            part = slice(low, low + BATCH)
-            self._times = np.concatenate([self._times, times[part]])
-            self._samples = np.concatenate([self._samples, samples[part]])
-            for beat in self.detector.push(times[part], samples[part], marks[part]):
-                beats.append(beat)
-                if self._last is not None and not beat.first:
-                    found, before = self._waves(self._last, beat), self._interval(self._last)
-                    waves.append((self._last, found))
-                    self._recent.append((self._last, found, before))
-                self._before, self._last = self._last, beat
-            keep = int(self._times.searchsorted(self._times[-1] - KEPT)) if len(self._times) else 0
-            if np.any(marks[part] == RESTART) and np.any(np.diff(self._times) < 0):
-                keep = int(np.flatnonzero(np.diff(self._times) < 0)[-1]) + 1
-            self._times, self._samples = self._times[keep:], self._samples[keep:]
+        back = (np.flatnonzero(np.diff(times) < 0) + 1).tolist()
+        for begin, stop in pairwise([0, *back, len(times)]):
+            if begin < stop and len(self._times) and times[begin] < self._times[-1]:
+                self._forget()
+            for low in range(begin, stop, BATCH):
+                part = slice(low, min(stop, low + BATCH))
+                self._times = np.concatenate([self._times, times[part]])
+                self._samples = np.concatenate([self._samples, samples[part]])
+                for beat in self.detector.push(times[part], samples[part], marks[part]):
+                    beats.append(beat)
+                    self._awaited.append(beat)
+                    if self._last is not None and not beat.first:
+                        found, before = self._waves(self._last, beat), self._interval(self._last)
+                        waves.append((self._last, found))
+                        self._recent.append((self._last, found, before))
+                    self._before, self._last = self._last, beat
+                self._compare()
+                keep = int(self._times.searchsorted(self._times[-1] - KEPT))
+                self._times, self._samples = self._times[keep:], self._samples[keep:]
         self.variability.push(beats)
         return beats, waves
+
+    def _compare(self) -> None:
+        """Distrust the beats of the last COMPARED seconds where they are not alike: noise has peaks that are no beats.
+
+        Beats whose surroundings are complete; those that lie beside a gap are left out.
+        """
+        half = len(self._kernel) // 2
+        while self._awaited:
+            time = self._awaited[0].time
+            peak = self._nearest(time)
+            low, high = peak - self._before_peak - half, peak + self._after_peak + half
+            if high > len(self._times):
+                return
+            self._awaited.popleft()
+            if low < 0 or self._times[high - 1] - self._times[low] > 1.1 * (high - low) / self.rate:
+                continue
+            piece = self._samples[low:high]
+            known = np.flatnonzero(np.isfinite(piece))
+            if 2 * len(known) < len(piece):
+                continue
+            piece = np.interp(np.arange(len(piece)), known, piece[known])
+            self._compared.append((time, np.convolve(piece, self._kernel, "valid")))
+            while self._compared[0][0] < time - COMPARED:
+                self._compared.popleft()
+            length = self._before_peak + self._after_peak
+            peaks = self._before_peak + length * np.arange(len(self._compared))
+            likeness = agreement(np.concatenate([beat for _, beat in self._compared]), peaks, self.rate)
+            if likeness < AGREEMENT[1]:
+                reason = f"beats agree with their median by {max(0.0, likeness):.2f} only: noise, or no heart"
+                self.variability.distrust(self._compared[0][0], time, reason)
+
+    def _nearest(self, time: float) -> int:
+        """The number of the sample kept that is nearest to ``time``."""
+        at = int(self._times.searchsorted(time))
+        first = max(0, at - 1)
+        return first + int(np.abs(self._times[first : at + 1] - time).argmin())
+
+    def _forget(self) -> None:
+        """The signal, and what waits for more of it."""
+        self._times, self._samples = np.zeros(0), np.zeros(0)
+        self._awaited.clear()
+        self._compared.clear()
 
     def _interval(self, beat: Beat) -> float:
         """The RR interval that ends with ``beat``, which follows ``_before``, seconds."""
@@ -212,6 +271,6 @@ class Heart:
         """As new."""
         self.detector.reset()
         self.variability.reset()
-        self._times, self._samples = np.zeros(0), np.zeros(0)
+        self._forget()
         self._before = self._last = None
         self._recent.clear()

@@ -97,17 +97,18 @@ def noise(kind, seconds=180.0, rate=130.0):
     random = np.random.default_rng(0)
     n = round(seconds * rate)
     white = random.standard_normal(n)
-    band = signal.butter(2, (1, 40), "bandpass", fs=rate, output="sos")
+    band, beatlike = (signal.butter(2, edges, "bandpass", fs=rate, output="sos") for edges in ((1, 40), (5, 15)))
     samples = {
         "loud": 400 * white,
         "soft": 60 * white,
         "walk": np.cumsum(30 * white),
         "band": 200 * signal.sosfilt(band, white),
+        "like beats": 200 * signal.sosfilt(beatlike, white),
     }[kind]
     return np.arange(n) / rate, samples
 
 
-@pytest.mark.parametrize("kind", ["loud", "soft", "walk", "band"])
+@pytest.mark.parametrize("kind", ["loud", "soft", "walk", "band", "like beats"])
 def test_noise_has_no_heart_rate_no_variability_no_breathing_and_says_why(kind):
     times, samples = noise(kind)
     heart, given, reasons = Heart(130.0), 0, set()
@@ -148,6 +149,37 @@ def test_one_wrong_value_however_large_costs_no_heart_rate(size, at):
     samples[round(at * RATE)] = size
     assert seconds_without(Heart(RATE), times, samples)[0] == 0
     assert seconds_without(Heart(RATE), times, samples, "RMSSD", 60.0)[0] == 0
+
+
+_NOISE_TIMES, _NOISE = noise("like beats", 40.0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(cuts=st.lists(st.integers(1, len(_NOISE) - 1), max_size=40))
+def test_any_chunking_distrusts_the_same_beats(cuts):
+    whole, heart = Heart(130.0), Heart(130.0)
+    whole.push(_NOISE_TIMES, _NOISE)
+    for a, b in pairwise([0, *sorted(set(cuts)), len(_NOISE)]):
+        heart.push(_NOISE_TIMES[a:b], _NOISE[a:b])
+    assert whole.measures(39.0)["HR"].reason.startswith("beats agree with their median by 0.")
+    assert repr(heart.measures(39.0)) == repr(whole.measures(39.0))
+
+
+def test_half_a_minute_of_beatlike_noise_leaves_no_heart_rate_and_ten_seconds_later_there_is_one_again():
+    times, samples, _ = lead(100.0)
+    disturbed = (times > 1030) & (times < 1060)
+    beatlike = signal.sosfilt(
+        signal.butter(2, (5, 15), "bandpass", fs=RATE, output="sos"),
+        np.random.default_rng(1).standard_normal(len(times)),
+    )
+    samples[disturbed] = 800 * beatlike[disturbed]
+    heart, given = Heart(RATE), {}
+    for second in range(1, 99):
+        part = slice(round((second - 1) * RATE), round(second * RATE))
+        heart.push(times[part], samples[part])
+        given[second] = not heart.variability.measure("HR", 1000.0 + second).reason
+    assert all(given[second] for second in (*range(8, 30), *range(73, 99)))
+    assert not any(given[second] for second in range(43, 60))
 
 
 def test_breathing_is_not_read_from_a_minute_with_beats_that_are_not_clear():
