@@ -204,6 +204,8 @@ class Brain:
     """Why there is nothing at all, in words."""
     remark: str = ""
     """What must be known of the figures, in words."""
+    verdicts: tuple[Verdict, ...] = ()
+    """Of the channels that were judged for this, over the last 4 s; () when none was."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Why ``slope``, ``peak``, ``theta_beta`` or ``asymmetry`` is not given, in words, by that name."""
 

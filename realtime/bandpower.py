@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from devices.api import Chunk, StreamInfo, unit_name
-from models.api import InputSpec
+from models.api import InputSpec, Verdict
 from models.electrodes import is_electrode, normalised, on_map
 from realtime.filters import BRIDGE, HOLE, MISSING, RESTART, SETTLING, Filter, design
 from realtime.intake import CONFIRMED, Intake, Pick
@@ -83,6 +83,8 @@ class Rhythms:
     Positive: more alpha, that is less activity, on the right. It depends on the reference."""
     invalid: tuple[str, ...]
     """(channels,) why a channel has no figures, in words; "" where it has."""
+    verdicts: tuple[Verdict, ...] = ()
+    """Of the columns that were judged, in their order."""
 
     @property
     def reason(self) -> str:
@@ -285,11 +287,11 @@ class _Judge:
     """
 
     def __init__(self, stream: StreamInfo, columns: Sequence[int], scale: float) -> None:
-        self._columns = tuple(columns)
+        self.columns = tuple(columns)
         self._rate = stream.rate
         self._spec = InputSpec(kind="eeg", channels=tuple(stream.channels[column] for column in columns))
-        width = len(self._columns)
-        self._pick = Pick(self._columns, scale, stream.rate, BATCH)
+        width = len(self.columns)
+        self._pick = Pick(self.columns, scale, stream.rate, BATCH)
         self._filter = Filter(design(self._spec, stream.rate), width, stream.rate)
         self._unfiltered = Unfiltered(stream.rate, width, self._filter.sos)
         self._length = round(SECONDS * stream.rate)
@@ -318,8 +320,8 @@ class _Judge:
 
     def fill(self, count: int) -> None:
         """So many samples are missing."""
-        self._values.write(np.zeros((count, len(self._columns)), np.float32))
-        self._flags.write(np.full((count, len(self._columns)), MISSING, np.uint8))
+        self._values.write(np.zeros((count, len(self.columns)), np.float32))
+        self._flags.write(np.full((count, len(self.columns)), MISSING, np.uint8))
 
     def clear(self) -> None:
         self._values.clear()
@@ -331,14 +333,14 @@ class _Judge:
         self._unfiltered.reset()
         self.clear()
 
-    def bad(self, time: float) -> list[tuple[int, str]]:
-        """The columns that are bad over the newest window, which ends at ``time``, each with the reason in words."""
+    def verdicts(self, time: float) -> tuple[Verdict, ...]:
+        """One for each of the columns over the newest window, which ends at ``time``."""
         last = self._values.written
         flags = self._flags.view(last - self._length, last)
         # The filters settle after a start: for them, not for the figures, that is missing.
         settled = int((flags & SETTLING == 0).any(axis=1).argmax())
         values = self._values.view(last - self._length + settled, last)
-        verdicts = assess(
+        return assess(
             self._spec,
             np.ascontiguousarray(values.T),
             np.ascontiguousarray(flags[settled:].T),
@@ -346,8 +348,6 @@ class _Judge:
             rate=self._rate,
             raw=self._unfiltered.over(time - SECONDS, time),
         )
-        judged = zip(self._columns, verdicts, strict=True)
-        return [(column, verdict.reason) for column, verdict in judged if verdict.level == "bad"]
 
 
 class BandPower:
@@ -492,8 +492,12 @@ class BandPower:
         for c in np.flatnonzero(missing.any(axis=0)).tolist():
             if fault := self._bridged(samples[:, c], missing[:, c]):
                 faults[c] = fault
-        for c, fault in self._judge.bad(time) if self._judge is not None else ():
-            faults.setdefault(c, fault)
+        verdicts: tuple[Verdict, ...] = ()
+        if self._judge is not None:
+            verdicts = self._judge.verdicts(time)
+            for c, verdict in zip(self._judge.columns, verdicts, strict=True):
+                if verdict.level == "bad":
+                    faults.setdefault(c, verdict.reason)
         for c, fault in faults.items():
             samples[:, c] = np.nan
             named = "" if self.montage.labels == self.stream.channels else f"{self.stream.channels[c]}: "
@@ -523,6 +527,7 @@ class BandPower:
             np.where(ok, peak, np.nan),
             asymmetry(labels, bands["alpha"]),
             tuple(str(fault) for fault in invalid),
+            verdicts,
         )
 
     def _lacking(self, time: float) -> str:

@@ -255,6 +255,7 @@ class _BrainPart:
             averaged,
             reason,
             "; ".join(filter(None, (self._remark, without))),
+            rhythms.verdicts,
             {} if reason else _absent(rhythms, ratio, slope, peak),
         )
 

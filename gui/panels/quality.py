@@ -10,7 +10,10 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QScrollArea, QSizePolicy, QWi
 
 from gui import look
 from models.api import Verdict
-from realtime.api import Cleared, Command, Estimated, Hello, Update
+from realtime.api import Body, Cleared, Command, Estimated, Hello, Update
+
+ABSENT = "absent"
+"""The reason of a channel that the stream lacks."""
 
 
 def grade(verdict: Verdict) -> tuple[str, str, str]:
@@ -55,15 +58,23 @@ class Panel(look.Card):
         self.body.addWidget(self.area)
         self.chips: dict[tuple[str, str], QLabel] = {}
         self.quality: dict[str, tuple[Verdict, ...]] = {}
+        self.fed: frozenset[str] = frozenset()
+        """Kinds of signal that the model is fed with."""
+        self.eeg: tuple[Verdict, ...] = ()
+        """Of a headset that does not feed it, by the rules that the rhythms go by."""
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello(model=model):
+            case Hello(model=model, used=used):
                 self.setVisible(model is not None)  # without one nobody judges windows
-                self.quality = {}
+                self.fed = frozenset(kind for kind, _ in used)
+                self.quality, self.eeg = {}, ()
                 self.dirty = True
             case Cleared():
-                self.quality = {}
+                self.quality, self.eeg = {}, ()
+                self.dirty = True
+            case Body(brains=(first, *_)) if "eeg" not in self.fed:
+                self.eeg = first.verdicts
                 self.dirty = True
             case Estimated(quality=quality):
                 self.quality = quality
@@ -73,7 +84,13 @@ class Panel(look.Card):
         if not self.dirty:
             return
         self.dirty = False
-        verdicts = [(kind, verdict) for kind, channels in self.quality.items() for verdict in channels]
+        told = [(kind, verdict) for kind, channels in self.quality.items() for verdict in channels]
+        # The stream's own channels are named and counted; what the model would like to have besides is only counted.
+        verdicts = [(kind, verdict) for kind, verdict in told if verdict.reason != ABSENT]
+        lacking = [verdict.channel for kind, verdict in told if verdict.reason == ABSENT and kind in self.fed]
+        starved = [look.plain(kind, 6).upper() for kind in self.quality if kind not in self.fed]
+        if "eeg" not in self.fed:
+            verdicts = [("eeg", verdict) for verdict in self.eeg] + verdicts
         keys = [(kind, verdict.channel) for kind, verdict in verdicts]
         if keys != list(self.chips):
             for chip in self.chips.values():
@@ -102,13 +119,16 @@ class Panel(look.Card):
                     f"border: 1px solid {edge}; border-left: 3px solid {colour};"
                     "border-radius: 4px; padding: 2px 5px; font-size: 12px;"
                 )
+        more = f"; not there: {len(lacking)} of the model's" if lacking else ""
+        more += f"; the model gets no {', no '.join(starved)}" if starved else ""
+        self.summary.setToolTip(f"Not there: {look.plain(', '.join(lacking), 400)}" if lacking else "")
         if not verdicts:
             self.summary.setText("waiting for the first window")
         elif poor:
             names = ", ".join(poor[:4]) + (", ..." if len(poor) > 4 else "")
-            self.summary.setText(f"{len(verdicts) - len(poor)} of {len(verdicts)} channels good; not {names}")
+            self.summary.setText(f"{len(verdicts) - len(poor)} of {len(verdicts)} channels good; not {names}{more}")
         else:
-            self.summary.setText(f"all {len(verdicts)} channels good")
+            self.summary.setText(f"all {len(verdicts)} channels good{more}")
 
     def chip(self) -> QLabel:
         made = look.label("", "chip", wrap=True)

@@ -20,6 +20,7 @@ from gui import look, plots
 from gui.history import History, stacked
 from realtime.api import (
     Beats,
+    Body,
     Cleared,
     Command,
     Ended,
@@ -379,6 +380,12 @@ class Panel(look.Card):
                     kinds = [kind for kind, stream in self.used if stream == key]
                     verdicts = [one for kind in kinds for one in quality.get(kind, ())]
                     strip.judge(frozenset(one.channel for one in verdicts if one.level == "bad"))
+            case Body(brains=brains):
+                fed = {stream for _, stream in self.used}
+                for brain in brains:  # what the model does not judge goes by the rules that the rhythms go by
+                    if brain.stream in self.strips and brain.stream not in fed:
+                        bad = (one.channel for one in brain.verdicts if one.level == "bad")
+                        self.strips[brain.stream].judge(frozenset(bad))
             case Cleared():
                 for strip in self.strips.values():
                     strip.history.forget()

@@ -166,6 +166,37 @@ def test_the_screen_calls_a_channel_what_the_engine_does_with_it(bench, make_scr
     assert [text for text in crossed if text.startswith("✕")] == ["✕ T3"]
 
 
+def test_a_headset_of_other_channels_than_the_models_is_judged_by_its_own_and_what_the_model_lacks_is_counted(
+    bench, make_script
+):
+    script = make_script()
+    hello, judged, body = script.hello(), script.estimated(12), script.body(12)
+    absent = tuple(Verdict(name, 0.0, "absent") for name in ("FP1", "FP2", "PZ"))
+    own = (Verdict("Fp1", 1.0), Verdict("Fp2", 0.75, "3 blinks"), Verdict("AFz", 0.1, "flat"))
+    bench.tell(
+        replace(hello, used=hello.used[1:]),
+        replace(judged, quality={**judged.quality, "eeg": absent}),
+        replace(body, brains=(replace(body.brains[0], verdicts=own),)),
+    )
+    panel = bench.panel("quality")
+    assert [chip.text() for chip in panel.chips.values()] == [
+        "✓ Fp1 good",
+        "! Fp2: 3 blinks",
+        "✕ AFz: flat",
+        "✓ ECG good",
+    ]
+    assert panel.summary.text() == "2 of 4 channels good; not Fp2, AFz; the model gets no EEG"
+    strip = bench.panel("traces").strips["cap"]
+    assert not strip.poor  # AFz is none of its channels
+    flat = (Verdict("Fz", 0.1, "flat"),)
+    bench.tell(replace(body, brains=(replace(body.brains[0], verdicts=flat),)))
+    assert [strip.labels[row] for row in strip.poor] == ["Fz"]
+    eeg = (*judged.quality["eeg"][:18], absent[2])
+    bench.tell(hello, replace(judged, quality={**judged.quality, "eeg": eeg}), body)
+    assert panel.summary.text() == "all 19 channels good; not there: 1 of the model's"
+    assert panel.summary.toolTip() == "Not there: PZ"
+
+
 def test_what_feeds_the_model_is_crossed_whatever_its_stream_calls_itself(bench, make_script):
     script = make_script(bad={"T3": Verdict("T3", 0.1, "flat")})
     hello = script.hello()

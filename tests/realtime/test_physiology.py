@@ -232,6 +232,7 @@ def test_a_bad_channel_is_in_no_figure_of_the_rhythms_is_said_and_comes_back_whe
         brain, without = bodies[at].brains[0], others[at].brains[0]
         assert brain.averaged == 2
         assert brain.invalid[1].startswith("amplitude ")
+        assert [(one.channel, one.level) for one in brain.verdicts] == [("F3", "good"), ("F4", "bad"), ("Cz", "good")]
         assert brain.remark == f"without F4 ({brain.invalid[1]})"
         assert brain.absent["asymmetry"] == f"F4: {brain.invalid[1]}"
         assert math.isnan(value(bodies[at], "asymmetry"))
