@@ -20,6 +20,8 @@ from realtime.quality import AGREEMENT, BEAT, agreement
 
 BREATHING = 0.1, 0.5
 """Hz: 6 to 30 breaths a minute."""
+SLOWEST = 0.08
+"""Hz from which on a rhythm is looked for: what is slower than BREATHING must not be taken for its slowest."""
 BREATHING_SECONDS = 60.0
 BREATHING_RATE = 4.0
 """Hz of the series in which breathing is looked for."""
@@ -27,6 +29,11 @@ FINE_SPECTRUM = 2048
 """Points to which that series is lengthened with zeros: its spectrum has a value every 0.12 breaths a minute."""
 AGREE = 1.5
 """Breaths a minute by which the two estimates may differ."""
+LOBE = 0.03
+"""Hz to either side of a rhythm where its power lies in BREATHING_SECONDS."""
+CLEAREST = 0.36
+"""Of the power of BREATHING that is more than chance puts there. Of white RR intervals and R waves that a rhythm seems
+to be common to (at 70 beats a minute one window in eight) one in 60 has as much."""
 AHEAD = 0.06
 """Seconds before the next peak at which a beat's waves must have ended."""
 INTERVALS = ("PR", "QRS", "QT", "QTc")
@@ -55,7 +62,9 @@ def breathing(beats: Iterable[Beat], time: float) -> Measure:
     """Breaths a minute over the BREATHING_SECONDS before ``time``, from the beats alone.
 
     Breathing moves the height of the R peak (by the chest) and the RR interval (by the vagus). Only where the strongest
-    rhythm of both is the same, within AGREE, is it given: either alone often follows something else.
+    rhythm of both is the same, within AGREE, is it given: either alone often follows something else. It must stand out,
+    or chance would do, and not lie at an edge, beyond which the truth may be. Beats show nothing faster than half their
+    rate: quicker breathing looks as if it were slower, by as much as it is beyond that.
     """
     unit, seconds = "/min", BREATHING_SECONDS
     start = time - seconds
@@ -68,12 +77,26 @@ def breathing(beats: Iterable[Beat], time: float) -> Measure:
     heights = np.abs([beat.amplitude for beat in kept])
     intervals = np.diff(moments)
     spectra = [_rhythm(moments, heights, start, time), _rhythm(moments[1:], intervals, start, time)]
-    rates = [60 * float(frequencies[np.argmax(power)]) for frequencies, power in spectra]
+    frequencies = spectra[0][0]
+    frequencies = frequencies[frequencies <= 0.5 / float(intervals.mean())]
+    powers = [power[: len(frequencies)] for _, power in spectra]
+    tops = [int(np.argmax(power)) for power in powers]
+    rates = [60 * float(frequencies[top]) for top in tops]
+    at = int(np.argmax(powers[0] + powers[1]))
+    lobe = np.abs(frequencies - frequencies[at]) <= LOBE
+    share = float(np.mean([power[lobe].sum() / max(float(power.sum()), 1e-30) for power in powers]))
+    chance = float(np.mean(lobe))
+    reason, value = "", math.nan
     if abs(rates[0] - rates[1]) > AGREE:
         reason = f"R waves say {rates[0]:.0f} and RR intervals {rates[1]:.0f} breaths a minute"
-        return Measure(math.nan, unit, seconds, time, reason)
-    frequencies, _ = spectra[0]
-    return Measure(60 * float(frequencies[np.argmax(spectra[0][1] + spectra[1][1])]), unit, seconds, time)
+    elif not all(BREATHING[0] <= frequencies[top] < frequencies[-1] for top in (*tops, at)):
+        low, high = 60 * BREATHING[0], 60 * frequencies[-1]
+        reason = f"no rhythm of {low:.0f} to {high:.0f} breaths a minute, which is what these beats can show"
+    elif share - chance < CLEAREST * (1 - chance):
+        reason = f"no rhythm of breathing stands out: {share:.0%} of the power, {chance:.0%} by chance"
+    else:
+        value = 60 * float(frequencies[at])
+    return Measure(value, unit, seconds, time, reason)
 
 
 def _rhythm(
@@ -88,7 +111,7 @@ def _rhythm(
     curve *= np.hanning(len(curve)) / max(float(curve.std()), 1e-12)
     spectrum = np.fft.rfft(curve - curve.mean(), FINE_SPECTRUM)
     frequencies = np.linspace(0.0, BREATHING_RATE / 2, FINE_SPECTRUM // 2 + 1)
-    inside = (frequencies >= BREATHING[0]) & (frequencies <= BREATHING[1])
+    inside = (frequencies >= SLOWEST) & (frequencies <= BREATHING[1])
     power = np.abs(spectrum[inside]) ** 2 * (2 / (BREATHING_RATE * len(curve)))
     return frequencies[inside], power
 
