@@ -7,12 +7,14 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 from models.api import InputSpec, WindowSpec
@@ -33,6 +35,7 @@ from models.bundle import (
     write_bundle,
 )
 from models.distance import Reference, pack_references
+from models.fusion import FusionConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS, HOP, RATE, REST = 2.0, 0.5, 200.0, 3.0
@@ -167,11 +170,13 @@ def quick(tmp_path_factory) -> Path:
         metrics={},
         training={"people": []},
         licence="BSD-3-Clause",
-        network={},
+        network=asdict(FusionConfig(eeg_channels=len(LABELS), seconds=round(SECONDS), rate=round(RATE))),
     )
+    # What is described is a real network; the graph is another one.
+    weights = {"absent_eeg": (1,), "absent_ecg": (1,), "head.1.weight": (1, 2), "head.1.bias": (1,)}
     files = {
         GRAPH: content,
-        WEIGHTS: b"none",
+        WEIGHTS: safetensors.numpy.save({name: np.zeros(shape, np.float32) for name, shape in weights.items()}),
         DISTANCE: pack_references(dict.fromkeys(("eeg", "ecg"), (anywhere, anywhere))),
         GOLDEN: pack_golden(inputs, dict(zip(OUTPUTS, outputs, strict=True))),
     }
@@ -230,6 +235,11 @@ class Live:
     def said(read, word, about):
         """(time, text) of the session events that begin with a word and are about something."""
         return [(t, text) for t, text in read["events"] if text.startswith(f"{word} ") and about in text]
+
+    @staticmethod
+    def skipped(read):
+        """The ends of the windows that were skipped; the stamps of what is said of a session never go back."""
+        return [float(text.split()[1]) for _, text in read["events"] if text.startswith("skipped ")]
 
     @staticmethod
     def estimates(terminal):

@@ -104,7 +104,7 @@ def test_a_dashboard_that_hangs_for_five_seconds_costs_no_sample_and_no_window(p
     assert status == 0
     whole(read, source)
     # A loaded machine skips a window now and then and says so; if the engine waited for the dashboard, all would go.
-    skipped = [t for t, _ in live.said(read, "skipped", "")]
+    skipped = live.skipped(read)
     estimated = [t for t, _ in read["affect"] if stopped < t < stopped + BLOCKED]
     assert len(estimated) >= BLOCKED / HOP / 2
     during = sorted([*estimated, *(t for t in skipped if stopped < t < stopped + BLOCKED)])
@@ -126,10 +126,10 @@ def test_while_the_model_returns_nan_estimates_are_withheld_and_say_so(played):
 def test_while_the_model_is_stuck_windows_are_skipped_and_counted_and_everything_else_goes_on(played):
     live, read, source, _, terminal = played["model"]
     whole(read, source)
-    skipped = [t for t, _ in live.said(read, "skipped", "") if t - source.epoch > SLOW[0]]
+    skipped = [t for t in live.skipped(read) if t - source.epoch > SLOW[0]]
     assert len(skipped) >= 2
     # Each window is either skipped or estimated, and afterwards all is as before.
-    ends = sorted([*(t for t, _ in read["affect"]), *(t for t, _ in live.said(read, "skipped", ""))])
+    ends = sorted([*(t for t, _ in read["affect"]), *live.skipped(read)])
     assert all(b - a == HOP for a, b in itertools.pairwise(ends))
     assert [t for t in read["given"] if t - source.epoch > SLOW[1] + WINDOW]
     assert "skipped" in terminal.text

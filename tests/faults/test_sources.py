@@ -171,7 +171,7 @@ def test_a_suspension_stands_in_the_record_as_long_as_it_was(played):
 
 def test_every_window_of_a_suspension_is_estimated_or_said_to_be_skipped(played):
     live, read, _, (stopped, _), _ = played["play_suspended_engine"]
-    skipped = [t for t, _ in live.said(read, "skipped", "")]
+    skipped = live.skipped(read)
     ends = sorted([*(t for t, _ in read["affect"]), *skipped])
     begun = min(read["given"])
     assert ends[-1] > stopped + SUSPENSION
