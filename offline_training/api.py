@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from devices.api import Chunk, StreamInfo
+from models.bundle import Target
 
 
 class TrainingError(Exception):
@@ -28,14 +29,25 @@ class Recording:
     phase: str
     """As the screen would call it: "rest", "mental arithmetic"."""
     targets: Mapping[str, float]
-    """Target name -> value on the target's own range."""
+    """Target name -> value on the target's own range; none where nothing is told, for training without labels."""
     rest: bool
     streams: tuple[StreamInfo, ...]
-    chunks: tuple[Chunk, ...] = field(repr=False)
+    chunks: Iterable[Chunk] = field(repr=False)
+    """Of all streams, in the order of time; read once, so that hours need not be in memory."""
     start: float
     """Session clock, seconds: the first sample."""
     stop: float
     """Session clock, seconds: one sample period after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What a data set holds and training leaves out: counted, named to the user, and no reason to stop."""
+
+    where: str
+    """File and place in it, as a user finds it again."""
+    why: str
+    """In one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +65,22 @@ class Source:
 
 
 class DataSet(Protocol):
-    """What a module ``offline_training/datasets/<name>.py`` has."""
+    """What a module ``offline_training/datasets/<name>.py`` has. ``folder`` is where the user keeps the data."""
 
     SOURCE: Source
+    TARGETS: tuple[Target, ...]
+    """What its recordings may be labelled with; none for a collection without labels."""
 
-    def recordings(self, folder: Path) -> Iterator[Recording]: ...
+    def parts(self, folder: Path) -> Sequence[str]:
+        """What can be read by itself, such as a file or a person: names, in a fixed order, by which preparation is
+        spread over processes and taken up again. Raises TrainingError when the folder is not what it should be."""
+        ...
 
-    def digest(self, folder: Path) -> str: ...
+    def recordings(self, folder: Path, part: str) -> Iterator[Recording | Skipped]:
+        """The recordings of one part, those of a session in the order of time. Raises TrainingError when nothing of
+        the part can be used; the other parts go on."""
+        ...
+
+    def digest(self, folder: Path, part: str) -> str:
+        """sha256, in hexadecimal, of what the part is read from."""
+        ...

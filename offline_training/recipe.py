@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from scipy import special
 
 import models
-from models.bundle import BinaryCalibration, Bundle, Calibration, DistanceLimit, Rest, Target, combination
+from models.bundle import BinaryCalibration, Bundle, Calibration, DistanceLimit, Rest, combination
 from models.distance import limits_of
 from offline_training import baselines, evaluate
 from offline_training.datasets import eegmat
+from offline_training.datasets.eegmat import TARGET
 from offline_training.export import export_bundle
 from offline_training.finetune import (
     MIN_SHARE,
@@ -68,12 +69,6 @@ SELECTION = (
     "looked at in 24 settings by cross-validation over the same people, whose fused balanced accuracies ran "
     "from 0.87 to 0.91; one from the middle was kept, so the figures may be a little too kind; longer and "
     "faster training of the encoders (200 steps at 1e-3) was tried on three folds and was worse"
-)
-TARGET = Target(
-    name="arousal",
-    kind="binary",
-    range=(0.0, 1.0),
-    meaning="0: as at rest with eyes closed, 1: as in mental arithmetic",
 )
 
 
@@ -388,7 +383,7 @@ def windows(data: Path, cache: Path | None, digest: str, people: Sequence[str] |
         folder = cache / f"windows-{cache_key(DEFAULT_SPEC, DEFAULT_GATE, digest + repr((people, TARGET)))}"
         if (folder / "columns.npz").is_file():
             return load(folder, DEFAULT_SPEC, TARGET)
-    chosen = (one for one in eegmat.recordings(data) if people is None or one.person in people)
+    chosen = (one for one in eegmat.everyone(data) if people is None or one.person in people)
     prepared = prepare(chosen, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     if folder is not None:
         save(prepared, folder)

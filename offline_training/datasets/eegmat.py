@@ -6,6 +6,7 @@ with ICA by its authors. Rest always came first and lasts about 182 s, arithmeti
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.api import Chunk, StreamInfo
+from models.bundle import Target
 from offline_training.api import Recording, Source, TrainingError
 
 FILE = "eegmat_28_people_128hz_int16_0p1uV.npz"
@@ -32,6 +34,13 @@ SOURCE = Source(
         "recording has the original 500 Hz"
     ),
 )
+TARGET = Target(
+    name="arousal",
+    kind="binary",
+    range=(0.0, 1.0),
+    meaning="0: as at rest with eyes closed, 1: as in mental arithmetic",
+)
+TARGETS = (TARGET,)
 PHASES = (("1", "rest", 0.0), ("2", "mental arithmetic", 1.0))
 PAUSE = 60.0
 """Seconds at least between the two recordings on the session clock; how long it really was is not known."""
@@ -49,14 +58,33 @@ def archive(folder: Path) -> Path:
     raise TrainingError(f"{folder}: no {FILE} there; give the folder that holds it, or the one that holds eegmat/.")
 
 
-def digest(folder: Path) -> str:
+def parts(folder: Path) -> list[str]:
+    """The people, as the archive names them."""
+    with np.load(archive(folder), allow_pickle=False) as stored:
+        return sorted({name.rsplit("_", 1)[0] for name in stored.files if "_" in name and name[-1] in "12"})
+
+
+def digest(folder: Path, part: str = "") -> str:  # noqa: ARG001  (every part lies in the one archive)
     """sha256 of the archive, in hexadecimal."""
-    with archive(folder).open("rb") as file:
+    path = archive(folder)
+    there = path.stat()
+    return _digest(path, there.st_size, there.st_mtime_ns)
+
+
+@functools.cache
+def _digest(path: Path, size: int, changed: int) -> str:  # noqa: ARG001  (they say whether it is still the same)
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def recordings(folder: Path) -> Iterator[Recording]:
-    """Rest, then arithmetic, of every person, in microvolts; the A2-A1 channel is left out."""
+def everyone(folder: Path) -> Iterator[Recording]:
+    """The recordings of all people."""
+    for part in parts(folder):
+        yield from recordings(folder, part)
+
+
+def recordings(folder: Path, part: str) -> Iterator[Recording]:
+    """Rest, then arithmetic, of one person, in microvolts; the A2-A1 channel is left out."""
     path = archive(folder)
     with np.load(path, allow_pickle=False) as stored:
         names = [str(name) for name in stored["channels"]]
@@ -68,25 +96,27 @@ def recordings(folder: Path) -> Iterator[Recording]:
             StreamInfo(key="eeg", kind="eeg", channels=tuple(names[row] for row in eeg_rows), rate=rate, unit="uV"),
             StreamInfo(key="ecg", kind="ecg", channels=("ECG",), rate=rate, unit="uV"),
         )
-        for person in sorted({name.rsplit("_", 1)[0] for name in stored.files if "_" in name and name[-1] in "12"}):
-            start = 0.0
-            for suffix, phase, arousal in PHASES:
-                counts = stored[f"{person}_{suffix}"]
-                stop = start + counts.shape[1] / rate
-                samples = (counts.T * scale).astype(np.float32)
-                parts = {"eeg": samples[:, eeg_rows], "ecg": samples[:, -1:]}
-                yield Recording(
-                    person=person.removeprefix("Subject"),
-                    session=person,
-                    phase=phase,
-                    targets={"arousal": arousal},
-                    rest=arousal == 0.0,
-                    streams=streams,
-                    chunks=tuple(_cut(parts, start, rate)),
-                    start=start,
-                    stop=stop,
-                )
-                start = math.ceil((stop + PAUSE) / ROUND) * ROUND
+        start = 0.0
+        for suffix, phase, arousal in PHASES:
+            name = f"{part}_{suffix}"
+            if name not in stored.files:
+                raise TrainingError(f"{path}: no array {name} there.")
+            counts = stored[name]
+            stop = start + counts.shape[1] / rate
+            samples = (counts.T * scale).astype(np.float32)
+            pieces = {"eeg": samples[:, eeg_rows], "ecg": samples[:, -1:]}
+            yield Recording(
+                person=part.removeprefix("Subject"),
+                session=part,
+                phase=phase,
+                targets={"arousal": arousal},
+                rest=arousal == 0.0,
+                streams=streams,
+                chunks=tuple(_cut(pieces, start, rate)),
+                start=start,
+                stop=stop,
+            )
+            start = math.ceil((stop + PAUSE) / ROUND) * ROUND
 
 
 def _cut(parts: dict[str, NDArray[np.float32]], start: float, rate: float) -> Iterator[Chunk]:

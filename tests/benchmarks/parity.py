@@ -64,7 +64,7 @@ def published(folder: Path, steps: int):
         name="published size",
         version="0.1",
         window=prepared.spec,
-        targets=(recipe.TARGET,),
+        targets=(eegmat.TARGET,),
         rest=Rest(
             seconds=REST_SECONDS,
             min_share=MIN_SHARE,
@@ -73,7 +73,7 @@ def published(folder: Path, steps: int):
             floor=settings.rest_floor,
         ),
         gate=DEFAULT_GATE,
-        calibration={uses: {recipe.TARGET.name: as_it_is} for uses in recipe.USES},
+        calibration={uses: {eegmat.TARGET.name: as_it_is} for uses in recipe.USES},
         distance={kind: limits_of(*both[np.isfinite(both).all(1)].T) for kind, both in far.items()},
         references=compared,
         accuracy="not measured",
@@ -126,7 +126,7 @@ def compare(bundle, people, found) -> list[str]:
 
         return run
 
-    for recording in eegmat.recordings(DATA):
+    for recording in eegmat.everyone(DATA):
         if recording.person not in people:
             continue
         if recording.rest:
@@ -172,7 +172,7 @@ def main() -> int:
 
     versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}, openvino {openvino.__version__}"
     print(f"{platform.machine()} x {os.cpu_count()}, Python {platform.python_version()}, {versions}")
-    people = first_fold(sorted({recording.person for recording in eegmat.recordings(DATA)})).test
+    people = first_fold(sorted({recording.person for recording in eegmat.everyone(DATA)})).test
     found: list[dict[str, object]] = []
     missed = compare(load_bundle(default_bundle_folder()), people, found)
     if options.published:

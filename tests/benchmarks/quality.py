@@ -62,7 +62,7 @@ def eegmat_recordings():
     from offline_training.datasets import eegmat
 
     people = []
-    for recording in eegmat.recordings(FOLDER):
+    for recording in eegmat.everyone(FOLDER):
         if recording.person not in people:
             people.append(recording.person)
         yield HALVES[people.index(recording.person) % 2], recording

@@ -94,7 +94,7 @@ def shipped():
 def person(shared_data):
     if not eegmat.archive(shared_data).is_file():
         pytest.skip("no eegmat among the recordings")
-    return [one for one in eegmat.recordings(shared_data) if one.person == "05"]
+    return [one for one in eegmat.everyone(shared_data) if one.person == "05"]
 
 
 def noise(like):

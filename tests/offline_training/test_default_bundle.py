@@ -19,9 +19,9 @@ from models.runtimes import load_runtime
 from offline_training import default_bundle, recipe
 from offline_training.api import TrainingError
 from offline_training.datasets import eegmat
+from offline_training.datasets.eegmat import TARGET
 from offline_training.finetune import Settings, draw, embed, logits, train
 from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, prepare
-from offline_training.recipe import TARGET
 from offline_training.report import demonstration
 from offline_training.splits import grouped_folds, without
 from realtime.windows import iter_windows
@@ -93,7 +93,7 @@ def test_a_person_at_chance_is_called_so_on_the_card(built, own, chance):
 
 def test_the_labels_of_the_person_held_out_do_not_touch_the_calibration_that_ships(built):
     folder, bundle, _ = built
-    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
+    prepared = prepare(eegmat.everyone(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     start = draw(prepared, TINY, recipe.SEED)
     folds = without(grouped_folds(prepared.people, 2, recipe.SEED), "03")
 
@@ -121,13 +121,13 @@ def test_what_was_put_into_the_signals_is_learned_and_shuffled_labels_are_not(bu
 
 def test_estimates_of_the_bundle_are_those_of_the_network_that_was_trained(built):
     folder, bundle, figures = built
-    recordings = [one for one in eegmat.recordings(folder) if one.person == "03"]
+    recordings = [one for one in eegmat.everyone(folder) if one.person == "03"]
     model = Model(bundle, load_runtime("ort", bundle))
     live = {}
     for recording in recordings:
         for window in iter_windows(recording.chunks, bundle.manifest.window, recording.streams):
             live[window.t_end] = model.update(window)
-    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
+    prepared = prepare(eegmat.everyone(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     start = draw(prepared, TINY, recipe.SEED)
     trained = train(prepared, np.flatnonzero(prepared.person != "03"), TINY, start)
     rows = np.flatnonzero(prepared.person == "03")
@@ -177,7 +177,7 @@ def test_finished_folds_and_windows_are_taken_from_the_cache(built, tmp_path, mo
 def test_a_person_without_both_classes_cannot_be_trained_on(built):
     folder = built[0]
     prepared = prepare(
-        (one for one in eegmat.recordings(folder) if one.person != "00" or one.rest),
+        (one for one in eegmat.everyone(folder) if one.person != "00" or one.rest),
         DEFAULT_SPEC,
         DEFAULT_GATE,
         TARGET,

@@ -14,8 +14,8 @@ from models.bundle import load_bundle
 from models.model import Model
 from offline_training.api import TrainingError
 from offline_training.datasets import eegmat
+from offline_training.datasets.eegmat import TARGET
 from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, load, prepare, save
-from offline_training.recipe import TARGET
 from realtime.windows import iter_windows
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path, write_archive):
 
 
 def test_rest_comes_before_arithmetic_of_every_person_on_one_clock(folder):
-    found = list(eegmat.recordings(folder))
+    found = list(eegmat.everyone(folder))
     assert [(one.person, one.phase, one.rest, one.targets["arousal"]) for one in found] == [
         ("00", "rest", True, 0.0),
         ("00", "mental arithmetic", False, 1.0),
@@ -38,7 +38,7 @@ def test_rest_comes_before_arithmetic_of_every_person_on_one_clock(folder):
 
 
 def test_chunks_hold_every_sample_once_in_microvolts_without_the_ear_channel(folder):
-    recording = next(eegmat.recordings(folder))
+    recording = next(eegmat.everyone(folder))
     with np.load(eegmat.archive(folder)) as stored:
         counts, names = stored["Subject00_1"], [str(name) for name in stored["channels"]]
     eeg, ecg = recording.streams
@@ -54,11 +54,11 @@ def test_chunks_hold_every_sample_once_in_microvolts_without_the_ear_channel(fol
 
 def test_a_folder_without_the_archive_is_refused_in_words(tmp_path):
     with pytest.raises(TrainingError, match=r"no eegmat_28_people"):
-        next(eegmat.recordings(tmp_path))
+        next(eegmat.everyone(tmp_path))
 
 
 def test_training_windows_are_the_live_windows_to_the_last_bit(folder):
-    recordings = list(eegmat.recordings(folder))
+    recordings = list(eegmat.everyone(folder))
     prepared = prepare(recordings, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     rest = recordings[0]
     whole = [
@@ -88,7 +88,7 @@ def test_a_bad_channel_is_trained_on_as_the_live_model_feeds_it_to_the_network(f
 
         return replace(recording, chunks=tuple(change(chunk) for chunk in recording.chunks))
 
-    recordings = [broken(recording) for recording in eegmat.recordings(folder)][:1]
+    recordings = [broken(recording) for recording in eegmat.everyone(folder)][:1]
     prepared = prepare(recordings, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     default = load_bundle(Path(models.__path__[0]) / "bundles" / "default")
     fed = {}
@@ -115,7 +115,7 @@ def test_a_bad_channel_is_trained_on_as_the_live_model_feeds_it_to_the_network(f
 
 
 def test_no_window_that_counts_shares_a_sample_with_the_resting_baseline_or_straddles_the_recordings(folder):
-    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
+    prepared = prepare(eegmat.everyone(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     counted = prepared.trained | prepared.scored
     assert not (counted & prepared.baseline).any()
     assert prepared.t_end[prepared.baseline].max() == 60.0
@@ -131,7 +131,7 @@ def test_no_window_that_counts_shares_a_sample_with_the_resting_baseline_or_stra
 
 
 def test_stored_windows_come_back_as_they_were(folder, tmp_path):
-    prepared = prepare(eegmat.recordings(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
+    prepared = prepare(eegmat.everyone(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     save(prepared, tmp_path / "cache")
     again = load(tmp_path / "cache", DEFAULT_SPEC, TARGET)
     for kind in ("eeg", "ecg"):
@@ -148,14 +148,14 @@ def test_a_dead_lead_is_kept_but_marked_unusable(folder):
         )
         return replace(recording, chunks=chunks)
 
-    prepared = prepare(map(silenced, eegmat.recordings(folder)), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
+    prepared = prepare(map(silenced, eegmat.everyone(folder)), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     assert prepared.usable[:, 0].all()
     assert not prepared.usable[:, 1].any()
 
 
 def test_the_real_archive_has_28_people_and_lost_leads_are_found(shared_data):
     known = {"02": 0, "20": 1, "05": None}
-    chosen = [one for one in eegmat.recordings(shared_data) if one.person in known]
+    chosen = [one for one in eegmat.everyone(shared_data) if one.person in known]
     assert len(chosen) == 6
     prepared = prepare(chosen, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
     for who, lost in known.items():
