@@ -1199,7 +1199,10 @@ def refuse(error: Exception, before: str = "") -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. A fault of the user's or of a file's is one line and status 2."""
+    from realtime import heap
+
     options = parser().parse_args(arguments)
+    heap.keep_together()
     try:
         status: int = options.run(options, terminal())
     except KeyboardInterrupt:

@@ -237,7 +237,7 @@ class _History:
         self._kept = _Packed(KEPT)
         self._newest: Estimated | None = None
         self._notes: deque[Noted] = deque(maxlen=NOTES_KEPT)
-        self._beats: deque[Beats] = deque(maxlen=BEATS_KEPT)
+        self._beats = _Packed(BEATS_KEPT)
         self._bodies = _Packed(BODIES_KEPT)
         self._body: Body | None = None
 

@@ -14,8 +14,6 @@ What is wrong stands in every `Health`; when it begins and when it is over is re
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
 import threading
 import time
@@ -45,6 +43,7 @@ from devices.api import (
 )
 from models.api import Estimate, Window, WindowSpec
 from models.model import Model
+from realtime import heap
 from realtime.alarms import Alarmed, AlarmLog, Pace, patience, silences
 from realtime.api import (
     Body,
@@ -97,9 +96,6 @@ POLL = 0.05
 REPORT = 0.25
 TIDY = 60.0
 """Seconds between the times at which memory that is no longer used goes back to the system."""
-LARGE_BLOCK = 1 << 18
-"""Bytes from which on a block of memory is one of its own."""
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 PHYSIOLOGY_PAUSE, PHYSIOLOGY_LONGEST = 5.0, 300.0
 """Seconds of signal for which heart and rhythms rest when their analysis has failed, doubled each time up to the second
 value; after that long without a failure the next pause is the first again."""
@@ -236,7 +232,6 @@ class Session:
         A device, a follower or a model that fails is an alarm and the rest goes on, and so is an OSError of ``every``;
         a fault of the analysis itself is raised, after everything that came has been recorded.
         """
-        _keep_memory_together()
         self._begin_physiology()
         with ExitStack() as stack:
             for index, device in enumerate(self._devices):
@@ -319,7 +314,7 @@ class Session:
                 self._report(every)
             if now - tidied > TIDY:
                 tidied = now
-                _tidy()
+                heap.tidy()
 
     def _note(self, noted: Noted) -> None:
         self._publish(noted)
@@ -951,29 +946,6 @@ class Session:
         if self._model is not None:
             found |= {f"note {index}": note for index, note in enumerate(self._model.notes)}
         return found
-
-
-def _keep_memory_together() -> None:
-    """Has the threads of the session share one heap, and large blocks be taken from and given back to the system one by
-    one; GNU's C library only.
-
-    By itself it gives each thread a heap and learns to keep large blocks there. Windows of many channels are large:
-    what a busy moment took would stay, in pieces.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_ARENA_MAX, 1)
-        library.mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
-
-
-def _tidy() -> None:
-    """Has the C library give back what is free between what is used; GNU's only, others do so by themselves.
-
-    Each thread has a heap of its own, and what a busy moment took would stay with it: of 350 MB after four minutes of
-    64 channels, 12 were free. It takes 3 ms.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _operate(transport: Transport, command: Play | Pause | SetSpeed | Seek | Step | SetLoop) -> None:
