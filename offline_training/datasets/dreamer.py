@@ -30,6 +30,8 @@ from offline_training.api import Recording, Skipped, Source, TrainingError
 from offline_training.arrays import (
     SHORTEST,
     as_chunks,
+    cells_of,
+    in_a_line,
     next_start,
     rating_problem,
     size,
