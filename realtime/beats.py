@@ -322,6 +322,8 @@ def _detect(  # type: ignore[no-untyped-def]
     half = taps // 2
     mask = raw.shape[0] - 1
     shifts = round(0.03 * rate)
+    # What is looked at lies this far after the newest filtered sample at most: the peak of a beat may be the latest.
+    ahead = max(around + template.shape[0] // 2, shifts + template.shape[0] // 2) - reach + 1
     memory = (
         *(rate, level, count, listed, amplitudes, rrs, template, searched),
         *(times, envelope, fine, smooth, mask, around, out),
@@ -367,8 +369,10 @@ def _detect(  # type: ignore[no-untyped-def]
             timed += kernels[2, k] * value
             even += kernels[3, k] * value
         envelope[at & mask] = np.sqrt(real * real + imaginary * imaginary)
-        fine[at & mask] = timed
-        smooth[at & mask] = even
+        # What follows is not known yet; a beat's edge that reaches beyond is taken to stay where it is.
+        for k in range(ahead + 1):
+            fine[(at + k) & mask] = timed
+            smooth[(at + k) & mask] = even
         here = at - reach
         if here - reach < half:
             continue

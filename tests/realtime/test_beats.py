@@ -169,6 +169,19 @@ def test_after_a_long_gap_the_levels_are_learnt_anew():
     assert sum(beat.time > 60 for beat in given_out) == len(beats[beats > 60])
 
 
+@pytest.mark.parametrize("rate", [128.0, 130.0, 500.0])
+def test_after_a_long_gap_no_beat_knows_of_what_was_there_before(rate):
+    random = np.random.default_rng(2)
+    times, samples = ecg(rhythm(30, start=100.4), rate, 31, start=100.0)
+    noise = 1e4 * random.standard_normal(round(30 * rate))
+    marks = np.zeros(len(times), np.uint8)
+    marks[0] = RESTART
+    detector = BeatDetector(rate)
+    detector.push(np.arange(len(noise)) / rate, noise)
+    after = detector.push(times, samples, marks) + detector.finish()
+    assert repr(after) == repr(found(rate, times, samples, marks))
+
+
 def test_missing_samples_are_bridged_or_end_a_segment():
     beats = rhythm(30)
     times, samples = ecg(beats, 130.0, 31)
