@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from offline_training.prepare import REST_SECONDS
 
 CHUNK_SECONDS = 0.5
 """As a device would send it. Windows do not depend on it."""
+BLOCK_SECONDS = 10.0
+"""Of a long file, in memory at a time."""
 ROUND = 10.0
 """Seconds: recordings begin at whole multiples on the session clock, so that windows lie alike in all of them."""
 SHORTEST = 10.0
@@ -101,6 +103,22 @@ def as_chunks(signals: Sequence[tuple[StreamInfo, NDArray[np.float32]]], start: 
             if len(piece):
                 times = start + np.arange(first, first + len(piece)) / stream.rate
                 yield Chunk(stream.key, times, np.ascontiguousarray(piece))
+
+
+def blockwise(
+    read: Callable[[int, int], Sequence[tuple[StreamInfo, NDArray[np.float32]]]], n: int, rate: float, start: float
+) -> Iterator[Chunk]:
+    """Chunks of half a second of a recording of ``n`` samples at ``rate``, read when they are asked for.
+
+    ``read(first, last)`` gives the samples (last - first, channels) of each of its streams.
+    """
+    block, step = round(BLOCK_SECONDS * rate), round(CHUNK_SECONDS * rate)
+    for at in range(0, n, block):
+        signals = read(at, min(n, at + block))
+        for first in range(at, min(n, at + block), step):
+            for stream, samples in signals:
+                piece = np.ascontiguousarray(samples[first - at : first - at + step], np.float32)
+                yield Chunk(stream.key, start + np.arange(first, first + len(piece)) / rate, piece)
 
 
 def rating_problem(value: object, low: float, high: float, whole: bool = False) -> str:
