@@ -15,6 +15,7 @@ from scipy import interpolate
 
 from realtime.beats import BATCH, Beat, BeatDetector
 from realtime.delineation import AFTER, BEFORE, Waves, delineate, qtc
+from realtime.filters import BRIDGE
 from realtime.hrv import ALIKE, CORRECTED_SPECTRUM, Measure, Variability, without_line
 from realtime.quality import AGREEMENT, BEAT, agreement
 
@@ -274,7 +275,25 @@ class Heart:
 
     def measures(self, time: float) -> dict[str, Measure]:
         """All figures at ``time``, by name: those of `realtime.hrv.KINDS`, "breathing" and those of `INTERVALS`."""
-        return self.variability.measures(time) | {"breathing": self.breathing(time)} | self.intervals(time)
+        found = self.variability.measures(time) | {"breathing": self.breathing(time)} | self.intervals(time)
+        broken = self._breaks()
+        if not broken:
+            return found
+        return {
+            name: replace(one, reason=f"{one.reason} ({broken})") if one.reason else one for name, one in found.items()
+        }
+
+    def _breaks(self) -> str:
+        """How often the newest signal was interrupted for longer than is bridged, in words; "" when it was not.
+
+        Every segment has to be learnt anew: where they are short no beat is found, which is not the heart's doing.
+        """
+        there = self._times[np.isfinite(self._samples)]
+        breaks = int(np.count_nonzero(np.diff(there) > BRIDGE + 1.5 / self.rate))
+        if not breaks:
+            return ""
+        seconds = self._times[-1] - self._times[0]
+        return f"the ECG was interrupted {breaks} time{'s' if breaks > 1 else ''} in {seconds:.0f} s"
 
     def breathing(self, time: float) -> Measure:
         """Breaths a minute at ``time``, of beats that are clear."""

@@ -374,3 +374,13 @@ def test_a_clock_that_goes_back_leaves_no_waves_of_two_times():
     beats, waves = heart.push(_TIMES - 500, _SAMPLES, _MARKS)
     assert beats
     assert all(wave.qrs < 0.2 for _, wave in waves if not math.isnan(wave.qrs))
+
+
+def test_a_lead_that_is_interrupted_too_often_for_a_heart_rate_says_so():
+    times, samples, _ = lead(60.0)
+    whole, holes = Heart(RATE), Heart(RATE)
+    whole.push(times, samples)
+    holes.push(times, np.where((times - times[0]) % 2 < 0.15, np.nan, samples))
+    assert math.isnan(holes.measures(times[-1])["HR"].value)
+    assert "the ECG was interrupted 4 times in 8 s" in holes.measures(times[-1])["HR"].reason
+    assert not any("interrupted" in one.reason for one in whole.measures(times[-1]).values())
