@@ -1140,6 +1140,10 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("dashboard", help="open the window of a session that is running")
     one.add_argument("session", nargs="?", metavar="SESSION", help="its address (default: the newest)")
     one.set_defaults(run=dashboard)
+
+    from offline_training.commands import add as add_training
+
+    add_training(commands)
     return made
 
 
@@ -1187,11 +1191,12 @@ def refuse(error: Exception, before: str = "") -> int:
     from devices.api import DeviceError
     from devices.xdf_format import XdfError
     from models.api import ModelError
+    from offline_training.api import TrainingError
     from realtime.remote import RemoteError
 
     if isinstance(error, OutputError):
         error = UsageError(f"the output cannot be written ({error.strerror}). Let it go elsewhere.")
-    if not isinstance(error, DeviceError | ModelError | XdfError | RemoteError | UsageError):
+    if not isinstance(error, DeviceError | ModelError | TrainingError | XdfError | RemoteError | UsageError):
         raise error
     print(f"insula: {before}{plain(str(error))}", file=sys.stderr)
     return 2

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 import devices
 import models
 import realtime
-from models.api import InputSpec, Window, WindowSpec
+from models.api import InputSpec, Verdict, Window, WindowSpec
 from models.bundle import Gate, Target
 from models.interpolation import as_seen
 from models.montage import PUBLISHED
@@ -52,7 +55,7 @@ class Prepared:
     label: NDArray[np.int64]
     """(n,) 0 or 1; of an ordinal target the number of its level, of a continuous one 0."""
     value: NDArray[np.float64]
-    """(n,) on the target's own range."""
+    """(n,) on the target's own range; NaN for windows of the resting baseline that have none."""
     person: NDArray[np.str_]
     """(n,)"""
     t_end: NDArray[np.float64]
@@ -69,66 +72,155 @@ class Prepared:
         return sorted(set(self.person.tolist()))
 
 
-_COLUMNS = ("usable", "label", "value", "person", "t_end", "baseline", "trained", "scored")
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """One window of a recording, and when the session began that the recording belongs to."""
+
+    window: Window
+    recording: Recording
+    start: float
+    """Session clock, seconds: the first sample of the session."""
+
+    @property
+    def baseline(self) -> bool:
+        """Whether it belongs to the resting baseline of its session."""
+        return self.recording.rest and self.window.t_end <= self.start + REST_SECONDS
 
 
-def usable_kinds(window: Window, gate: Gate) -> tuple[bool, ...]:
-    """For each of `KINDS` whether it is good enough in ``window``."""
-    verdicts = []
-    for kind in KINDS:
-        scores = np.array([verdict.score for verdict in window.quality[kind]])
-        verdicts.append(
-            bool(
-                window.present[kind] >= gate.min_present[kind]
-                and scores.mean() >= gate.min_quality[kind]
-                and np.mean(scores < gate.bad_score) <= gate.max_bad_share
-            )
-        )
-    return tuple(verdicts)
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """What is known of n windows beside their signals, before a gate or a target is asked."""
+
+    t_end: NDArray[np.float64]
+    """(n,) session clock, seconds."""
+    start: NDArray[np.float64]
+    """(n,) session clock, seconds: when the session of the window began."""
+    rest: NDArray[np.bool_]
+    """(n,) the window is of the recording that begins with the resting baseline."""
+    person: NDArray[np.str_]
+    """(n,)"""
+    value: Mapping[str, NDArray[np.float64]]
+    """target -> (n,), NaN where nothing is told."""
+    present: Mapping[str, NDArray[np.float64]]
+    """kind -> (n,) share of samples measured."""
+    score: Mapping[str, NDArray[np.float64]]
+    """kind -> (n, channels), 0 (bad) to 1 (good)."""
 
 
-def prepare(recordings: Iterable[Recording], spec: WindowSpec, gate: Gate, target: Target) -> Prepared:
-    """Windows of all recordings, labelled with what they say of ``target``.
+def cut(recordings: Iterable[Recording], spec: WindowSpec, every: Sequence[float]) -> Iterator[Cut]:
+    """The windows of recordings whose end is a multiple of one of ``every`` (seconds), and those of resting baselines.
 
     Every recording goes through a windower of its own, though those of a session share a clock: no window straddles
     two of them, and the filters start anew, as they do live after a gap.
     """
-    signals: dict[str, list[NDArray[np.float32]]] = {kind: [] for kind in KINDS}
-    rows: list[tuple[tuple[bool, ...], int, float, str, float, bool, bool, bool]] = []
     opened: dict[str, float] = {}
     for recording in recordings:
         start = opened.setdefault(recording.session, recording.start)
-        rest_ends = start + REST_SECONDS
         for window in iter_windows(recording.chunks, spec, recording.streams):
-            baseline = recording.rest and window.t_end <= rest_ends
-            later = window.t_end - window.seconds >= rest_ends
-            trained = later and _is_multiple(window.t_end, TRAIN_EVERY)
-            scored = later and _is_multiple(window.t_end, SCORE_EVERY)
-            if not (baseline or trained or scored):
-                continue
-            value = recording.targets[target.name]
-            verdict = usable_kinds(window, gate)
-            for entry, usable in zip(_inputs(spec), verdict, strict=True):
-                signal = window.signals[entry.kind]
-                if usable:
-                    signal = as_seen(signal, entry.channels, window.quality[entry.kind], gate.bad_score)
-                signals[entry.kind].append(signal)
-            rows.append(
-                (
-                    verdict,
-                    class_of(value, target),
-                    value,
-                    recording.person,
-                    window.t_end - start,
-                    baseline,
-                    trained,
-                    scored,
-                )
-            )
-    if not rows:
+            one = Cut(window, recording, start)
+            if one.baseline or any(_is_multiple(window.t_end, step) for step in every):
+                yield one
+
+
+def columns_of(cuts: Sequence[Cut], spec: WindowSpec, targets: Iterable[str]) -> Columns:
+    """What is known of windows that were cut for ``spec``, in their order."""
+    kinds = [entry.kind for entry in spec.inputs]
+    return Columns(
+        t_end=np.array([one.window.t_end for one in cuts], np.float64),
+        start=np.array([one.start for one in cuts], np.float64),
+        rest=np.array([one.recording.rest for one in cuts], np.bool_),
+        person=np.array([one.recording.person for one in cuts], np.str_),
+        value={
+            target: np.array([one.recording.targets.get(target, math.nan) for one in cuts], np.float64)
+            for target in targets
+        },
+        present={kind: np.array([one.window.present[kind] for one in cuts], np.float64) for kind in kinds},
+        score={
+            kind: np.array([[verdict.score for verdict in one.window.quality[kind]] for one in cuts], np.float64)
+            for kind in kinds
+        },
+    )
+
+
+def usable_kind(present: float, scores: NDArray[np.float64], kind: str, gate: Gate) -> bool:
+    """Whether a kind of signal is good enough in a window, of which the share ``present`` was measured and whose
+    channels have ``scores`` (channels,)."""
+    return bool(
+        present >= gate.min_present[kind]
+        and scores.mean() >= gate.min_quality[kind]
+        and np.mean(scores < gate.bad_score) <= gate.max_bad_share
+    )
+
+
+def prepare(recordings: Iterable[Recording], spec: WindowSpec, gate: Gate, target: Target) -> Prepared:
+    """Windows of all recordings in memory, labelled with what they say of ``target``."""
+    cuts = list(cut(recordings, spec, (TRAIN_EVERY, SCORE_EVERY)))
+    if not cuts:
         raise TrainingError("no window was cut from any recording; are they shorter than a window?")
-    columns = (np.array(column) for column in zip(*rows, strict=True))
-    return Prepared(spec, target, {kind: np.stack(parts) for kind, parts in signals.items()}, *columns)
+
+    def read(kind: str, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        return np.stack([cuts[row].window.signals[kind] for row in rows])
+
+    columns = columns_of(cuts, spec, (target.name,))
+    return labelled(read, columns, spec, gate, target, (TRAIN_EVERY, SCORE_EVERY))
+
+
+def labelled(
+    read: Callable[[str, NDArray[np.intp]], NDArray[np.float32]],
+    columns: Columns,
+    spec: WindowSpec,
+    gate: Gate,
+    target: Target,
+    every: tuple[float, float],
+) -> Prepared:
+    """Windows as training takes them, of which ``read(kind, rows)`` gives the signals (rows, channels, time) as cut.
+
+    ``every`` are the seconds at whose multiples windows end that are trained on, and that are scored. Windows outside
+    the resting baseline are left out where nothing is told of ``target``. Raises TrainingError when none is left.
+    """
+    missing = [kind for kind in KINDS if kind not in columns.score]
+    if missing:
+        raise TrainingError(f"the windows have no {' and no '.join(missing)}; prepare them with both kinds.")
+    value = columns.value[target.name]
+    rest_ends = columns.start + REST_SECONDS
+    baseline = columns.rest & (columns.t_end <= rest_ends)
+    judged = (columns.t_end - spec.seconds >= rest_ends) & ~np.isnan(value)
+    trained, scored = (judged & _is_multiple(columns.t_end, step) for step in every)
+    rows = np.flatnonzero(baseline | trained | scored)
+    if not len(rows):
+        raise TrainingError(
+            f"no window is told {target.name}; recordings need a value of it, and be longer than a rest."
+        )
+    usable = np.array(
+        [
+            [usable_kind(columns.present[kind][row], columns.score[kind][row], kind, gate) for kind in KINDS]
+            for row in rows
+        ]
+    )
+    signals = {}
+    for number, entry in enumerate(_inputs(spec)):
+        seen = read(entry.kind, rows)
+        for place in np.flatnonzero(usable[:, number]):
+            verdicts = [
+                Verdict(channel, float(score))
+                for channel, score in zip(entry.channels, columns.score[entry.kind][rows[place]], strict=True)
+            ]
+            seen[place] = as_seen(seen[place], entry.channels, verdicts, gate.bad_score)
+        signals[entry.kind] = seen
+    label = [0 if math.isnan(one) else class_of(one, target) for one in value[rows].tolist()]
+    return Prepared(
+        spec,
+        target,
+        signals,
+        usable,
+        np.array(label, np.int64),
+        value[rows],
+        columns.person[rows],
+        columns.t_end[rows] - columns.start[rows],
+        baseline[rows],
+        trained[rows],
+        scored[rows],
+    )
 
 
 def _inputs(spec: WindowSpec) -> tuple[InputSpec, ...]:
@@ -150,33 +242,26 @@ def class_of(value: float, target: Target) -> int:
     return int(value > 0.5 * (low + high)) if target.kind == "binary" else 0
 
 
-def _is_multiple(time: float, step: float) -> bool:
-    return abs(time / step - round(time / step)) < 1e-6
-
-
-def save(prepared: Prepared, folder: Path) -> None:
-    """Writes the windows into ``folder``, one npy each, so that a later run need not cut them again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind, values in prepared.signals.items():
-        np.save(folder / f"{kind}.npy", values)
-    np.savez(folder / "columns.npz", **{name: getattr(prepared, name) for name in _COLUMNS})
-
-
-def load(folder: Path, spec: WindowSpec, target: Target) -> Prepared:
-    """What `save` wrote."""
-    with np.load(folder / "columns.npz", allow_pickle=False) as columns:
-        return Prepared(
-            spec,
-            target,
-            {kind: np.load(folder / f"{kind}.npy", allow_pickle=False) for kind in KINDS},
-            *(columns[name] for name in _COLUMNS),
-        )
+@overload
+def _is_multiple(time: float, step: float) -> bool: ...
+@overload
+def _is_multiple(time: NDArray[np.float64], step: float) -> NDArray[np.bool_]: ...
+def _is_multiple(time: float | NDArray[np.float64], step: float) -> bool | NDArray[np.bool_]:
+    found: bool | NDArray[np.bool_] = np.abs(time / step - np.round(time / step)) < 1e-6
+    return found
 
 
 def cache_key(spec: WindowSpec, gate: Gate, digest: str) -> str:
-    """Names a cache folder: changes with the data, the windows wanted, the gate and the code that cuts windows."""
+    """Names what was computed of windows: changes with the data, the windows wanted, the gate and the code that cuts
+    windows."""
     text = repr((spec, gate, digest, REST_SECONDS, TRAIN_EVERY, SCORE_EVERY))
-    found = hashlib.sha256(text.encode())
+    return hashlib.sha256((text + code_that_cuts()).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def code_that_cuts() -> str:
+    """sha256, in hexadecimal, of the files that decide what is in a window."""
+    found = hashlib.sha256()
     folder = Path(realtime.__path__[0])
     for name in ("windows", "filters", "resample", "intake", "quality", "unfiltered", "ring", "sources"):
         found.update((folder / f"{name}.py").read_bytes())
@@ -184,4 +269,4 @@ def cache_key(spec: WindowSpec, gate: Gate, digest: str) -> str:
     for name in ("electrodes", "interpolation", "montage"):
         found.update((Path(models.__path__[0]) / f"{name}.py").read_bytes())
     found.update(Path(__file__).read_bytes())
-    return found.hexdigest()[:16]
+    return found.hexdigest()

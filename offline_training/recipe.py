@@ -25,7 +25,7 @@ from scipy import special
 import models
 from models.bundle import BinaryCalibration, Bundle, Calibration, DistanceLimit, Rest, combination
 from models.distance import limits_of
-from offline_training import baselines, evaluate
+from offline_training import baselines, evaluate, shards
 from offline_training.datasets import eegmat
 from offline_training.datasets.eegmat import TARGET
 from offline_training.export import export_bundle
@@ -50,9 +50,7 @@ from offline_training.prepare import (
     SCORE_EVERY,
     Prepared,
     cache_key,
-    load,
     prepare,
-    save,
 )
 from offline_training.report import card
 from offline_training.splits import Fold, grouped_folds, without
@@ -378,16 +376,16 @@ def protocol(folds: int, held_out: str) -> str:
 
 def windows(data: Path, cache: Path | None, digest: str, people: Sequence[str] | None = None) -> Prepared:
     """The windows of the data set, or of some people of it, from ``cache`` where they lie there already."""
-    folder = None
+    chosen = None if people is None else [f"Subject{who}" for who in people]
     if cache is not None:
+        # Beside each other: a cache of some people must not make that of everyone anew.
         folder = cache / f"windows-{cache_key(DEFAULT_SPEC, DEFAULT_GATE, digest + repr((people, TARGET)))}"
-        if (folder / "columns.npz").is_file():
-            return load(folder, DEFAULT_SPEC, TARGET)
-    chosen = (one for one in eegmat.everyone(data) if people is None or one.person in people)
-    prepared = prepare(chosen, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
-    if folder is not None:
-        save(prepared, folder)
-    return prepared
+        wanted = shards.plan(eegmat.__name__.rpartition(".")[2], data)
+        shards.write(wanted, folder, parts=chosen)
+        return shards.Shards(folder).prepared(DEFAULT_GATE, TARGET)
+    names = eegmat.parts(data) if chosen is None else chosen
+    everyone = (one for name in names for one in eegmat.recordings(data, name))
+    return prepare(everyone, DEFAULT_SPEC, DEFAULT_GATE, TARGET)
 
 
 def held_out_check(

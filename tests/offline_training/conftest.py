@@ -46,3 +46,33 @@ def _signal(random: np.random.Generator, seconds: int, alpha: float, beats: floa
     to_beat = (phase % 1.0 - 0.5) / beats
     signal[-1] = 600.0 * np.exp(-0.5 * (to_beat / 0.015) ** 2) + 10.0 * random.standard_normal(len(time))
     return signal
+
+
+@pytest.fixture(scope="session")
+def write_ecg() -> Callable[..., None]:
+    """Writes an npz as `ecg_npz` reads it, at 130 Hz: ``write_ecg(folder, people=, each=, seconds=, seed=)``."""
+
+    def write(folder: Path, *, people: int, each: int, seconds: int, seed: int = 3) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        random = np.random.default_rng(seed)
+        names, rows = [], []
+        for person in range(people):
+            beats = random.uniform(0.9, 1.5)
+            shape = random.uniform(0.02, 0.06), random.uniform(50.0, 250.0), random.uniform(0.2, 0.35)
+            for number in range(each):
+                names.append(f"s{seed}p{person:02d}/rec_{number}")
+                rows.append(np.round(beating(random, seconds, 130, beats, *shape)))
+        np.savez(folder / "ecg.npz", data=np.array(rows, np.int16), names=np.array(names), fs=130, scale_uV=1.0)
+
+    return write
+
+
+def beating(
+    random: np.random.Generator, seconds: int, rate: int, beats: float, width: float, t_wave: float, t_after: float
+) -> np.ndarray:
+    """(time,) uV of a heart with ``beats`` a second: R peaks with P and T waves of the person's own shape."""
+    phase = (np.arange(round(seconds * rate)) / rate * beats + random.random()) % 1.0
+    away = (phase - 0.4) / beats
+    wave = 900.0 * np.exp(-0.5 * (away / 0.012) ** 2) - 120.0 * np.exp(-0.5 * ((away - 0.03) / 0.012) ** 2)
+    wave += t_wave * np.exp(-0.5 * ((away - t_after) / width) ** 2) + 80.0 * np.exp(-0.5 * ((away + 0.16) / 0.025) ** 2)
+    return wave + 8.0 * random.standard_normal(len(wave))

@@ -16,7 +16,7 @@ from scipy import special
 from models.bundle import load_bundle
 from models.model import Model
 from models.runtimes import load_runtime
-from offline_training import default_bundle, recipe
+from offline_training import default_bundle, recipe, shards
 from offline_training.api import TrainingError
 from offline_training.datasets import eegmat
 from offline_training.datasets.eegmat import TARGET
@@ -165,7 +165,7 @@ def test_finished_folds_and_windows_are_taken_from_the_cache(built, tmp_path, mo
     def must_not_be_called(*arguments):
         raise AssertionError("worked again")
 
-    monkeypatch.setattr(recipe, "prepare", must_not_be_called)
+    monkeypatch.setattr(shards, "cut", must_not_be_called)
     monkeypatch.setattr(recipe, "train", must_not_be_called)
     second = measure()
     assert first.raw.keys() == second.raw.keys()

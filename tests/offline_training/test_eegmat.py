@@ -12,10 +12,11 @@ import models
 from devices.api import Chunk
 from models.bundle import load_bundle
 from models.model import Model
+from offline_training import shards
 from offline_training.api import TrainingError
 from offline_training.datasets import eegmat
 from offline_training.datasets.eegmat import TARGET
-from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, load, prepare, save
+from offline_training.prepare import DEFAULT_GATE, DEFAULT_SPEC, prepare
 from realtime.windows import iter_windows
 
 
@@ -132,11 +133,12 @@ def test_no_window_that_counts_shares_a_sample_with_the_resting_baseline_or_stra
 
 def test_stored_windows_come_back_as_they_were(folder, tmp_path):
     prepared = prepare(eegmat.everyone(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
-    save(prepared, tmp_path / "cache")
-    again = load(tmp_path / "cache", DEFAULT_SPEC, TARGET)
+    shards.write(shards.plan("eegmat", folder), tmp_path / "shards")
+    again = shards.Shards(tmp_path / "shards").prepared(DEFAULT_GATE, TARGET)
+    assert again.spec == prepared.spec
     for kind in ("eeg", "ecg"):
         assert np.array_equal(again.signals[kind], prepared.signals[kind])
-    for name in ("usable", "label", "person", "t_end", "baseline", "trained", "scored"):
+    for name in ("usable", "label", "value", "person", "t_end", "baseline", "trained", "scored"):
         assert np.array_equal(getattr(again, name), getattr(prepared, name))
 
 
