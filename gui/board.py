@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QCloseEvent, QResizeEvent
-from PySide6.QtWidgets import QHBoxLayout, QMessageBox, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QMessageBox, QScrollArea, QSplitter, QVBoxLayout, QWidget
 
 import gui.panels
 from gui import look
@@ -79,7 +79,7 @@ class Board(QWidget):
             columns[side] = QVBoxLayout(column)
             columns[side].setContentsMargins(0, 0, 0, 0)
             columns[side].setSpacing(8)
-            middle.addWidget(column)
+            middle.addWidget(column if side == "left" else self._scrolling(column))
         middle.setSizes([840, 540])
         middle.setStretchFactor(0, 3)
         middle.setStretchFactor(1, 1)
@@ -93,6 +93,18 @@ class Board(QWidget):
         for panel in ordered:
             if panel.place == "bottom":
                 whole.addWidget(panel)
+
+    @staticmethod
+    def _scrolling(column: QWidget) -> QScrollArea:
+        """``column``, scrolled where the window is too low: no panel may make the window taller than a screen."""
+        made = QScrollArea()
+        made.setWidgetResizable(True)
+        made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        made.viewport().setAutoFillBackground(False)
+        made.setWidget(column)
+        column.setAutoFillBackground(False)  # a scroll area turns it on
+        made.setMinimumWidth(column.minimumSizeHint().width())
+        return made
 
     def apply(self, update: Update) -> None:
         """Take in one message of the engine. Cheap: nothing is drawn yet."""

@@ -44,6 +44,11 @@ class Model:
         self._baseline = RestingBaseline(self.bundle.manifest)
 
     @property
+    def baseline(self) -> RestingBaseline:
+        """The resting baseline of this session, to look at."""
+        return self._baseline
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What holds for the rest of the session, one line each: the kinds that were left out."""
         return tuple(f"{kind.upper()} left out: {why}" for kind, why in self._left_out().items())

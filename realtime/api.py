@@ -60,6 +60,12 @@ class ModelCard:
     targets: tuple[str, ...]
     meanings: tuple[str, ...]
     """In words, for each target, what the ends of its range are."""
+    kinds: tuple[str, ...]
+    """For each target "binary", "ordinal" or "continuous", as `models.bundle.Target` says."""
+    ranges: tuple[tuple[float, float], ...]
+    """For each target the lowest and the highest value it can have."""
+    levels: tuple[tuple[float, ...], ...]
+    """For each target, if it is ordinal, its values, rising; else ()."""
     seconds: float
     hop: float
     accuracy: str
@@ -145,12 +151,28 @@ class Noted:
     """Whether it is an alarm that begins."""
 
 
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """How far the resting baseline is: a kind of signal with too little good signal in it is left out afterwards."""
+
+    seconds_left: float
+    """Until it can close; 0 when it has, or when only good signal is wanting. All of it before it has begun."""
+    needed: float
+    """Seconds of good signal that a kind needs."""
+    good: Mapping[str, float]
+    """kind -> seconds of good signal so far."""
+    begun: bool
+    complete: bool
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimated:
     """One estimate and the channel verdicts of its window."""
 
     estimate: Estimate
     quality: dict[str, tuple[Verdict, ...]]
+    resting: Resting | None = None
+    """As it is after this window; None when nobody kept it."""
 
 
 @dataclass(frozen=True, slots=True)

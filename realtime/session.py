@@ -58,6 +58,7 @@ from realtime.api import (
     Noted,
     Pause,
     Play,
+    Resting,
     Seek,
     SetDisplay,
     SetLoop,
@@ -688,7 +689,8 @@ class Session:
                 estimate = replace(estimate, latency=parts)
                 self._latency, self._estimated_at = done - cut.newest, time.monotonic()
             self._estimates += estimate.withheld is None
-            self._publish(Estimated(estimate, named(cut.window.quality, self.streams, self._windower.picked)))
+            quality = named(cut.window.quality, self.streams, self._windower.picked)
+            self._publish(Estimated(estimate, quality, self._resting(estimate.t_end)))
             if estimate.t_end > newest_kept:  # a rewound replay repeats itself to the last bit
                 newest_kept = estimate.t_end
                 self._entry(estimate)
@@ -696,6 +698,19 @@ class Session:
                 self._busy_with = name, time.monotonic()
                 self._tell(name, follower, estimate, "estimates")
                 self._spend()
+
+    def _resting(self, t_end: float) -> Resting | None:
+        """How far the baseline is after the window that ends at ``t_end``; None when nobody can look on."""
+        if self._model is None or self._server is None:
+            return None
+        baseline, hop = self._model.baseline, self._model.bundle.manifest.window.hop
+        return Resting(
+            0.0 if baseline.complete else baseline.seconds_left(t_end),
+            baseline.needed * hop,
+            {kind: baseline.good_seconds(kind) for kind in self._model.bundle.manifest.kinds},
+            baseline.begun,
+            baseline.complete,
+        )
 
     def _spend(self) -> None:
         now = time.monotonic()
@@ -848,6 +863,9 @@ class Session:
             hash=bundle.short_hash,
             targets=tuple(target.name for target in bundle.manifest.targets),
             meanings=tuple(target.meaning for target in bundle.manifest.targets),
+            kinds=tuple(target.kind for target in bundle.manifest.targets),
+            ranges=tuple(target.range for target in bundle.manifest.targets),
+            levels=tuple(target.levels for target in bundle.manifest.targets),
             seconds=bundle.manifest.window.seconds,
             hop=bundle.manifest.window.hop,
             accuracy=bundle.manifest.accuracy,

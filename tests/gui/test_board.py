@@ -221,8 +221,8 @@ def test_while_the_baseline_is_taken_the_panel_says_so_and_shows_no_value(bench,
     assert panel.reason.text() == "! Withheld: resting baseline: 3 s left"
     assert panel.readouts[0].value.text() == "–"
     assert panel.readouts[0].spread.text() == ""
-    assert not np.isfinite(panel.curves[0][0].getData()[1]).any()
-    assert panel.curves[0][1].path().isEmpty()
+    assert not np.isfinite(panel.tracks[0].curve.getData()[1]).any()
+    assert panel.tracks[0].area.path().isEmpty()
 
 
 def test_an_estimate_is_shown_with_its_spread_its_model_and_its_limits(bench, make_script):
@@ -241,13 +241,13 @@ def test_an_estimate_is_shown_with_its_spread_its_model_and_its_limits(bench, ma
         "research use, not a medical device",
     ):
         assert expected in texts
-    x, y = panel.curves[0][0].getData()
+    x, y = panel.tracks[0].curve.getData()
     assert y[x == 16] == pytest.approx(0.3)
     assert y[x == 25] == pytest.approx(0.75)
-    edges = panel.curves[0][1].path().boundingRect()
+    edges = panel.tracks[0].area.path().boundingRect()
     assert (edges.left(), edges.right()) == (15.0, 29.0)
     assert (edges.top(), edges.bottom()) == pytest.approx((0.1, 0.95))
-    ticks = [text for _, text in panel.plot.getAxis("left")._tickLevels[0]]
+    ticks = [text for _, text in panel.tracks[0].plot.getAxis("left")._tickLevels[0]]
     assert (ticks[0], ticks[-1]) == ("0", "1")
 
 
@@ -260,7 +260,7 @@ def test_a_withheld_stretch_is_shaded_once_with_its_reason(bench, make_script):
             updates[place] = Estimated(lost, update.quality)
     bench.tell(*updates)
     panel = bench.panel("affect")
-    shown = [(r.getRegion(), t.toPlainText()) for r, t in panel.shades if r.isVisible()]
+    shown = [(r.getRegion(), t.toPlainText()) for r, t in panel.tracks[0].shades if r.isVisible()]
     assert [region for region, _ in shown] == [(0.0, 14.0), (39.0, 49.0)]
     assert shown[0][1].endswith("resting baseline")  # a countdown is one stretch, not fifteen
     assert shown[1][1].endswith("ECG missing")
@@ -271,15 +271,15 @@ def test_several_targets_have_a_value_and_a_curve_each(bench, make_script):
     panel = bench.panel("affect")
     assert [readout.value.text() for readout in panel.readouts] == ["0.75", "0.75"]
     assert "0: low valence, 1: high valence" in bench.texts()
-    assert len({curve.opts["pen"].color().name() for curve, _ in panel.curves}) == 2
+    assert len({track.curve.opts["pen"].color().name() for track in panel.tracks}) == 2
     bench.play(make_script())
     assert "Valence" not in bench.texts()
-    assert len(panel.curves) == 1
+    assert len(panel.tracks) == 1
 
 
 def test_markers_are_lines_with_text_in_traces_estimates_and_on_the_seek_bar(bench, make_script):
     bench.play(make_script(seconds=25))
-    for marks in (bench.panel("affect").marks, bench.panel("traces").lines[0]):
+    for marks in (bench.panel("affect").tracks[0].marks, bench.panel("traces").lines[0]):
         shown = [(line.value(), text.toPlainText()) for line, text in marks.items if line.isVisible()]
         assert (20.0, "mental arithmetic") in shown
     assert bench.panel("transport").seek.marks == [(0.0, "rest"), (20.0, "mental arithmetic")]
@@ -287,7 +287,7 @@ def test_markers_are_lines_with_text_in_traces_estimates_and_on_the_seek_bar(ben
 
 def test_crowded_marker_texts_never_lie_on_each_other(bench, make_script):
     bench.play(make_script(marks={second: f"a rather long marker {second}" for second in range(20, 30)}))
-    for marks in (bench.panel("traces").lines[0], bench.panel("affect").marks):
+    for marks in (bench.panel("traces").lines[0], bench.panel("affect").tracks[0].marks):
         boxes = [text.mapRectToScene(text.boundingRect()) for _, text in marks.items if text.isVisible()]
         assert boxes
         for index, box in enumerate(boxes):
@@ -462,8 +462,8 @@ def test_after_a_rewind_nothing_old_is_left_but_the_markers_to_seek_to(bench, ma
     bench.tell(Cleared())
     affect, traces = bench.panel("affect"), bench.panel("traces")
     assert affect.readouts[0].value.text() == "–"
-    assert affect.curves[0][0].getData()[0] is None or not len(affect.curves[0][0].getData()[0])
-    assert not any(region.isVisible() for region, _ in affect.shades)
+    assert affect.tracks[0].curve.getData()[0] is None or not len(affect.tracks[0].curve.getData()[0])
+    assert not any(region.isVisible() for region, _ in affect.tracks[0].shades)
     assert finite_spans(traces.strips["cap"].curve) == []
     assert len(bench.panel("transport").seek.marks) == 2
     bench.tell(*list(script.updates())[1:])

@@ -198,6 +198,13 @@ def test_a_replay_that_is_wound_back_repeats_itself_and_its_record_does_not(bund
         client.close()
     assert bits(estimates) == 2 * bits(straight)
     shown = [update.estimate for update in seen if isinstance(update, Estimated)]
+    card = next(update.model for update in seen if isinstance(update, Hello))
+    assert (card.kinds, card.ranges) == (("binary", "binary"), ((0.0, 1.0), (1.0, 9.0)))
+    resting = [update.resting for update in seen if isinstance(update, Estimated)][-len(straight) :]
+    assert [one.complete for one in resting] == sorted(one.complete for one in resting)
+    assert not resting[0].complete
+    assert resting[0].seconds_left > resting[1].seconds_left > 0.0 == resting[-1].seconds_left
+    assert all(seconds >= resting[-1].needed > 0 for seconds in resting[-1].good.values())
     assert len(shown) > len(straight)
     assert bits(shown[-len(straight) :]) == bits(straight)
     records = []
