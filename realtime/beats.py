@@ -162,12 +162,11 @@ def _likeness(at, template, fine, mask):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True)
 def _best_match(at, shifts, template, smooth, mask):  # type: ignore[no-untyped-def]
-    # The best correlation of the slopes of the average beat with those around position ``at`` and a little before, not
-    # after: the end of what lies later is not known yet. Slopes, because noise of movement and breathing has most of
-    # its power where the QRS complex has little.
+    # The best correlation of the slopes of the average beat with those around position ``at``. Slopes, because noise of
+    # movement and breathing has most of its power where the QRS complex has little.
     best = 0.0
     reach = template.shape[0] // 2
-    for shift in range(-shifts, 1):
+    for shift in range(-shifts, shifts + 1):
         power, norm, product = 0.0, 0.0, 0.0
         for k in range(-reach, reach):
             value = smooth[(at + shift + k + 1) & mask] - smooth[(at + shift + k) & mask]
@@ -324,7 +323,7 @@ def _detect(  # type: ignore[no-untyped-def]
     mask = raw.shape[0] - 1
     shifts = round(0.03 * rate)
     # What is looked at lies this far after the newest filtered sample at most: the peak of a beat may be the latest.
-    ahead = around + template.shape[0] // 2 - reach + 1
+    ahead = max(around + template.shape[0] // 2, shifts + template.shape[0] // 2) - reach + 1
     memory = (
         *(rate, level, count, listed, amplitudes, rrs, template, searched),
         *(times, envelope, fine, smooth, mask, around, out),
