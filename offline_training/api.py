@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from devices.api import Chunk, StreamInfo
+from devices.api import Chunk, StreamInfo, Tick
 from models.bundle import Target
 
 
@@ -32,8 +32,9 @@ class Recording:
     """Target name -> value on the target's own range; none where nothing is told, for training without labels."""
     rest: bool
     streams: tuple[StreamInfo, ...]
-    chunks: Iterable[Chunk] = field(repr=False)
-    """Of all streams, in the order of time; read once, so that hours need not be in memory."""
+    chunks: Iterable[Chunk | Tick] = field(repr=False)
+    """Of all streams, in the order of time, with the ticks at which a recorded session cut a window; read once, so that
+    hours need not be in memory."""
     start: float
     """Session clock, seconds: the first sample."""
     stop: float
@@ -69,7 +70,8 @@ class DataSet(Protocol):
 
     SOURCE: Source
     TARGETS: tuple[Target, ...]
-    """What its recordings may be labelled with; none for a collection without labels."""
+    """What its recordings may be labelled with; none for a collection without labels, or when the user's folder says
+    what: then the module has ``targets(folder)``. `offline_training.datasets.targets_of` asks both."""
 
     def parts(self, folder: Path) -> Sequence[str]:
         """What can be read by itself, such as a file or a person: names, in a fixed order, by which preparation is

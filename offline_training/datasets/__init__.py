@@ -10,6 +10,7 @@ import pkgutil
 from pathlib import Path
 from typing import cast
 
+from models.bundle import Target
 from offline_training.api import DataSet, TrainingError
 
 
@@ -41,3 +42,10 @@ def open_dataset(name: str) -> DataSet:
         raise TrainingError(
             f'data set {name}: the package {error.name} is not installed; run: pip install ".[train]"'
         ) from None
+
+
+def targets_of(dataset: DataSet, folder: Path) -> tuple[Target, ...]:
+    """What recordings of the data in ``folder`` may be labelled with. Raises TrainingError when the folder has to say
+    and does not."""
+    told = getattr(dataset, "targets", None)
+    return cast("tuple[Target, ...]", told(folder)) if callable(told) else dataset.TARGETS

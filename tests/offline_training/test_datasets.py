@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from models.bundle import TARGET_KINDS
 from offline_training.api import DataSet, Source, TrainingError
 from offline_training.datasets import datasets, open_dataset
 
@@ -20,6 +25,42 @@ def test_a_data_set_says_what_it_is_and_where_it_comes_from(name):
     for method in ("parts", "recordings", "digest"):
         wanted = list(inspect.signature(getattr(DataSet, method)).parameters)[1:]
         assert list(inspect.signature(getattr(one, method)).parameters)[: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize("name", datasets())
+def test_what_goes_into_a_manifest_is_there_and_in_one_line(name):
+    one = open_dataset(name)
+    source = dataclasses.asdict(one.SOURCE)
+    for what, text in source.items():
+        assert text == text.strip(), what
+        assert text.isprintable(), what
+    needed = ["name", "attribution", "licence", "form"]
+    if one.TARGETS or hasattr(one, "targets"):
+        needed.append("order")
+    assert all(source[what] for what in needed)
+
+
+@pytest.mark.parametrize("name", datasets())
+def test_targets_are_such_as_a_bundle_may_have(name):
+    for target in open_dataset(name).TARGETS:
+        low, high = target.range
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", target.name)
+        assert target.kind in TARGET_KINDS
+        assert low < high
+        assert 0 < len(target.meaning) <= 500
+        assert (target.kind == "ordinal") == bool(target.levels)
+        if target.levels:
+            assert list(target.levels) == sorted(set(target.levels))
+            assert (target.levels[0], target.levels[-1]) == target.range
+
+
+def test_what_there_is_can_be_listed_without_loading_what_reads_it():
+    listed = "from offline_training.datasets import datasets; import sys; print(*datasets())"
+    said = "; print(*sorted({'mne', 'wfdb', 'scipy', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", listed + said], capture_output=True, text=True, check=True)
+    names, loaded = done.stdout.splitlines()
+    assert names.split() == list(datasets())
+    assert loaded.split() in ([], ["scipy"])
 
 
 @pytest.mark.parametrize("name", datasets())
