@@ -26,6 +26,20 @@ def load_panel(name: str, send: Callable[[Command], None]) -> look.Card:
     return panel
 
 
+class Column(QWidget):
+    """Panels below each other. A scroll area that holds it scrolls only when they do not fit at their lowest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("bare")
+        self.panels = QVBoxLayout(self)
+        self.panels.setContentsMargins(0, 0, 0, 0)
+        self.panels.setSpacing(8)
+
+    def heightForWidth(self, width: int) -> int:  # noqa: N802
+        return self.panels.minimumHeightForWidth(width)
+
+
 class Board(QWidget):
     """The dashboard. ``apply`` takes the engine's messages, ``refresh`` draws; ``send`` carries commands to the engine.
 
@@ -74,11 +88,8 @@ class Board(QWidget):
         middle.setChildrenCollapsible(False)
         columns = {}
         for side in ("left", "right"):
-            column = QWidget()
-            column.setObjectName("bare")
-            columns[side] = QVBoxLayout(column)
-            columns[side].setContentsMargins(0, 0, 0, 0)
-            columns[side].setSpacing(8)
+            column = Column()
+            columns[side] = column.panels
             middle.addWidget(column if side == "left" else self._scrolling(column))
         middle.setSizes([840, 540])
         middle.setStretchFactor(0, 3)

@@ -18,6 +18,8 @@ apart: `realtime.alarms.patience`."""
 
 BANDS = ("delta", "theta", "alpha", "beta", "gamma")
 """Of rhythms; their edges are in `realtime.bandpower`, which is not needed to look at them."""
+RHYTHM_SECONDS = 4.0
+"""Of signal behind the figures and the verdicts of a `Brain`."""
 HEART_COLUMNS = {
     "hr": "HR",
     "rmssd": "RMSSD",

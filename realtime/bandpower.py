@@ -18,6 +18,7 @@ from scipy import signal
 from devices.api import Chunk, StreamInfo, unit_name
 from models.api import InputSpec, Verdict
 from models.electrodes import is_electrode, normalised, on_map
+from realtime.api import RHYTHM_SECONDS
 from realtime.filters import BRIDGE, HOLE, MISSING, RESTART, SETTLING, Filter, design
 from realtime.intake import CONFIRMED, Intake, Pick
 from realtime.quality import assess
@@ -28,8 +29,7 @@ from realtime.unfiltered import Unfiltered
 
 BANDS = {"delta": (1.0, 4.0), "theta": (4.0, 8.0), "alpha": (8.0, 13.0), "beta": (13.0, 30.0), "gamma": (30.0, 45.0)}
 """Hz, the lower edge included and the upper one not. Below 1 Hz is mostly drift, above 45 Hz mains and muscle."""
-SECONDS = 4.0
-"""Of signal behind every report."""
+SECONDS = RHYTHM_SECONDS
 SEGMENT = 2.0
 """Seconds of a Welch segment, Hann window, half overlapping: a resolution of 0.5 Hz and three segments in a report."""
 HOP = 1.0

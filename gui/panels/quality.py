@@ -1,7 +1,8 @@
-"""How good every channel is, in the last window: a sign, a colour and words."""
+"""How good every channel is, in the last window: a sign, a colour and words. With a model or without."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from PySide6.QtCore import QSize, Qt
@@ -10,7 +11,7 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QScrollArea, QSizePolicy, QWi
 
 from gui import look
 from models.api import Verdict
-from realtime.api import Body, Cleared, Command, Estimated, Hello, Update
+from realtime.api import RHYTHM_SECONDS, Body, Cleared, Command, Estimated, Hello, Traces, Update
 
 ABSENT = "absent"
 """The reason of a channel that the stream lacks."""
@@ -42,7 +43,7 @@ class Panel(look.Card):
 
     def __init__(self, send: Callable[[Command], None]) -> None:
         super().__init__("Signal quality", send)
-        self.summary = look.label("waiting for the first window", "muted")
+        self.summary = look.label("", "muted")
         self.bar.addWidget(self.summary)
         self.inside = QWidget()
         self.inside.setObjectName("bare")
@@ -60,38 +61,97 @@ class Panel(look.Card):
         self.quality: dict[str, tuple[Verdict, ...]] = {}
         self.fed: frozenset[str] = frozenset()
         """Kinds of signal that the model is fed with."""
-        self.eeg: tuple[Verdict, ...] = ()
-        """Of a headset that does not feed it, by the rules that the rhythms go by."""
+        self.feeding: frozenset[str] = frozenset()
+        """Keys of the streams that feed it."""
+        self.heads: dict[str, tuple[Verdict, ...]] = {}
+        """Of headsets that do not feed it, by stream: by the rules that the rhythms go by."""
+        self.why: dict[str, str] = {}
+        """Why one of them has none."""
+        self.awaited: dict[str, float] = {}
+        """Seconds of signal that a first verdict of a stream needs."""
+        self.begun: dict[str, float] = {}
+        """When the signals of streams began."""
+        self.newest = -math.inf
+        self.hop = 1.0
+        self.unjudged = ""
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello(model=model, used=used):
-                self.setVisible(model is not None)  # without one nobody judges windows
-                self.fed = frozenset(kind for kind, _ in used)
-                self.quality, self.eeg = {}, ()
-                self.dirty = True
+            case Hello():
+                self.introduce(update)
             case Cleared():
-                self.quality, self.eeg = {}, ()
-                self.dirty = True
-            case Body(brains=(first, *_)) if "eeg" not in self.fed:
-                self.eeg = first.verdicts
-                self.dirty = True
+                self.forget()
+            case Traces(stream=key, times=times) if key in self.awaited and len(times):
+                self.begun.setdefault(key, float(times[0]))
+                before, self.newest = self.newest, max(self.newest, float(times[-1]))
+                if self.quality or self.heads or before // 1.0 == self.newest // 1.0:
+                    return
+            case Body(brains=brains):
+                for brain in brains:
+                    if brain.stream not in self.feeding:
+                        self.heads[brain.stream] = brain.verdicts
+                        self.why[brain.stream] = brain.reason
             case Estimated(quality=quality):
                 self.quality = quality
-                self.dirty = True
+            case _:
+                return
+        self.dirty = True
+
+    def introduce(self, hello: Hello) -> None:
+        """Take in what is judged in this session, and after how long."""
+        self.fed = frozenset(kind for kind, _ in hello.used)
+        self.feeding = frozenset(key for _, key in hello.used)
+        self.awaited = {
+            stream.key: RHYTHM_SECONDS for stream in hello.streams if stream.kind == "eeg" and stream.rate > 0
+        }
+        if hello.model is not None:
+            self.hop = hello.model.hop
+            self.awaited |= dict.fromkeys(self.feeding, hello.model.seconds)
+        hearts = [stream.key for stream in hello.streams if stream.kind == "ecg" and stream.rate > 0]
+        self.unjudged = "; ECG: not judged without a model" if hearts and hello.model is None else ""
+        self.setVisible(bool(self.awaited))
+        self.forget()
+
+    def forget(self) -> None:
+        self.quality, self.heads, self.why, self.begun, self.newest = {}, {}, {}, {}, -math.inf
+
+    def waiting(self) -> str:
+        """When the first verdict comes, or why it does not."""
+        if not self.begun:
+            return "waiting for the first samples"
+        reasons = [why for key, why in self.why.items() if why and not self.heads[key]]
+        # Windows end at whole hops.
+        ends = [math.ceil((first + self.awaited[key]) / self.hop) * self.hop for key, first in self.begun.items()]
+        left = math.ceil(min(ends) - self.newest - 1e-6)
+        if left > 0:
+            return f"first verdict in {left} s"
+        return look.plain(reasons[0], 100) if reasons else "first verdict now"
+
+    def verdicts(self) -> list[tuple[str, str, Verdict]]:
+        """Group, what goes before the name of the channel, and verdict, of every channel of the streams."""
+        several = len(self.heads) + ("eeg" in self.fed) > 1
+        found = [
+            (key, f"{look.plain(key, 10)} " if several else "", verdict)
+            for key, verdicts in self.heads.items()
+            for verdict in verdicts
+        ]
+        # The stream's own channels are named and counted; what the model would like to have besides is only counted.
+        for kind, channels in self.quality.items():
+            for verdict in channels:
+                if verdict.reason != ABSENT:
+                    clear = kind == "eeg" or kind.upper() in verdict.channel.upper()
+                    found.append((kind, "" if clear else f"{look.plain(kind, 6).upper()} ", verdict))
+        return found
 
     def refresh(self) -> None:
         if not self.dirty:
             return
         self.dirty = False
         told = [(kind, verdict) for kind, channels in self.quality.items() for verdict in channels]
-        # The stream's own channels are named and counted; what the model would like to have besides is only counted.
-        verdicts = [(kind, verdict) for kind, verdict in told if verdict.reason != ABSENT]
         lacking = [verdict.channel for kind, verdict in told if verdict.reason == ABSENT and kind in self.fed]
         starved = [look.plain(kind, 6).upper() for kind in self.quality if kind not in self.fed]
-        if "eeg" not in self.fed:
-            verdicts = [("eeg", verdict) for verdict in self.eeg] + verdicts
-        keys = [(kind, verdict.channel) for kind, verdict in verdicts]
+        verdicts = self.verdicts()
+        keys = list(dict.fromkeys((group, verdict.channel) for group, _, verdict in verdicts))
         if keys != list(self.chips):
             for chip in self.chips.values():
                 self.grid.removeWidget(chip)
@@ -99,15 +159,13 @@ class Panel(look.Card):
             self.chips = {key: self.chip() for key in keys}
             self.arrange()
         poor: list[str] = []
-        for kind, verdict in verdicts:
+        for group, before, verdict in verdicts:
             sign, word, colour = grade(verdict)
-            name = look.plain(verdict.channel, 10)
-            if kind != "eeg" and kind.upper() not in name.upper():
-                name = f"{look.plain(kind, 6).upper()} {name}"
+            name = before + look.plain(verdict.channel, 10)
             good = verdict.level == "good"
             if not good:
                 poor.append(name)
-            chip = self.chips[kind, verdict.channel]
+            chip = self.chips[group, verdict.channel]
             reason = look.plain(verdict.reason, 40)
             text = f"{sign} {name}: {reason}" if reason else f"{sign} {name} {word}"
             if chip.text() != text:
@@ -121,9 +179,10 @@ class Panel(look.Card):
                 )
         more = f"; not there: {len(lacking)} of the model's" if lacking else ""
         more += f"; the model gets no {', no '.join(starved)}" if starved else ""
+        more += self.unjudged
         self.summary.setToolTip(f"Not there: {look.plain(', '.join(lacking), 400)}" if lacking else "")
         if not verdicts:
-            self.summary.setText("waiting for the first window")
+            self.summary.setText(self.waiting())
         elif poor:
             names = ", ".join(poor[:4]) + (", ..." if len(poor) > 4 else "")
             self.summary.setText(f"{len(verdicts) - len(poor)} of {len(verdicts)} channels good; not {names}{more}")
