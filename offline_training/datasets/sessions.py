@@ -40,9 +40,9 @@ import json
 import math
 import re
 import tomllib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -55,7 +55,7 @@ from devices.xdf_format import AFFECT_TYPE, PHYSIOLOGY_TYPE, XdfError, XdfFile, 
 from models.bundle import TARGET_KINDS, Target
 from offline_training.api import Recording, Skipped, Source, TrainingError
 from offline_training.arrays import ROUND, SHORTEST, in_a_line, rating_problem, size, why_not_microvolts
-from realtime.sources import MICROVOLTS
+from realtime.sources import GENERIC, MICROVOLTS
 
 LABELS = "labels.toml"
 MAX_LABELS = 1_000_000
@@ -75,7 +75,7 @@ SOURCE = Source(
     form="training used the samples as they were recorded and are replayed",
 )
 TARGETS: tuple[Target, ...] = ()
-_NAME = re.compile(r"sub-([A-Za-z0-9]{1,64})_(?:ses-([A-Za-z0-9]{1,64})_)?.*")
+_NAME = re.compile(r"sub-([A-Za-z0-9]{1,64})(?:_ses-([A-Za-z0-9]{1,64}))?(?:_.*)?")
 _RATING = re.compile(r"rating\s+(\S+)\s+(\S+)")
 
 
@@ -163,6 +163,7 @@ def recordings(folder: Path, part: str) -> Iterator[Recording | Skipped]:
         # Clocks begin anew with the machine; a whole number of rounds leaves the windows where they lay.
         shift = 0.0 if run.begin > reached else math.ceil((reached - run.begin) / ROUND + 1) * ROUND
         reached = run.stop + shift
+        reader = _Reader(run)
         for phase in run.phases:
             at = f"{run.path.relative_to(folder).as_posix()}, {phase.name!r:.60} at {phase.begin - run.begin:.1f} s"
             resting = phase.name == labels.rest
@@ -188,7 +189,7 @@ def recordings(folder: Path, part: str) -> Iterator[Recording | Skipped]:
                 targets=told,
                 rest=resting,
                 streams=run.streams,
-                chunks=_chunks(run, phase.begin, phase.end, shift),
+                chunks=reader.chunks(phase.begin, phase.end, shift),
                 start=phase.begin + shift,
                 stop=phase.end + shift,
             )
@@ -235,7 +236,7 @@ def _labels(folder: Path) -> _Labels:
             raise ValueError(f"has more than {MAX_LABELS} bytes")
         top = tomllib.loads(content.decode("utf-8-sig"))
         return _understood(top)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrainingError(f"{path}: {in_a_line(error)}") from None
 
 
@@ -351,13 +352,14 @@ def _look(path: Path, where: str, labels: _Labels) -> _Run | Skipped:
             marks, ratings = _marks(file, own, labels)
             findings = list(file.findings)
         with XdfReplay(path, speed=math.inf) as replay:
-            streams = tuple(info for info in replay.streams if info.numeric and info.rate > 0)
+            kinds = {"eeg", "ecg", *GENERIC}
+            streams = tuple(info for info in replay.streams if info.numeric and info.rate > 0 and info.kind in kinds)
             begin, stop = replay.start, replay.stop + 1.0 / max((info.rate for info in streams), default=1.0)
             why = _unit_problem(replay, streams)
     except (XdfError, DeviceError) as error:
         raise TrainingError(str(error)) from None
     if not streams:
-        return Skipped(where, "no signal in it")
+        return Skipped(where, "no EEG and no ECG in it")
     if why:
         return Skipped(where, why)
     skipped = []
@@ -486,22 +488,52 @@ def _unit_problem(replay: XdfReplay, streams: tuple[StreamInfo, ...]) -> str:
     return ""
 
 
-def _chunks(run: _Run, begin: float, end: float, shift: float) -> Iterator[Chunk | Tick]:
-    """The signals from ``begin`` up to ``end`` as a replay gives them, ``shift`` seconds later."""
-    keys = {info.key for info in run.streams}
-    moved = partial(_moved, begin=begin, end=end, shift=shift)
-    try:
-        with XdfReplay(run.path, start=max(0.0, begin - run.begin - LAG), speed=math.inf) as replay:
-            while replay.position <= end + LAG:
-                for item in replay.read(0.0):
-                    if isinstance(item, End):
-                        return
-                    if isinstance(item, Tick) or (isinstance(item, Chunk) and item.stream in keys):
-                        kept = moved(item)
-                        if kept is not None:
-                            yield kept
-    except (XdfError, DeviceError) as error:
-        raise TrainingError(str(error)) from None
+class _Reader:
+    """A file read once from its beginning to its end for phases that are asked for in the order of time; for an
+    earlier one it begins again. A minute of chunks is in memory: they may stand later than others of their time."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._keys = {info.key for info in run.streams}
+        self._replay: XdfReplay | None = None
+        self._ahead: deque[Chunk | Tick] = deque()
+        self._reached = -math.inf
+        self._over = False
+
+    def chunks(self, begin: float, end: float, shift: float) -> Iterator[Chunk | Tick]:
+        """The signals from ``begin`` up to ``end`` as a replay gives them, ``shift`` seconds later."""
+        try:
+            if self._replay is None or begin < self._reached:
+                self._ahead.clear()
+                self._over = False
+                self._replay = XdfReplay(self._run.path, speed=math.inf)
+            self._reached = end
+            yield from self._between(self._replay, begin, end, shift)
+        except (XdfError, DeviceError) as error:
+            raise TrainingError(str(error)) from None
+
+    def _between(self, replay: XdfReplay, begin: float, end: float, shift: float) -> Iterator[Chunk | Tick]:
+        later: list[Chunk | Tick] = []
+        try:
+            while self._ahead or self._more(replay, end):
+                item = self._ahead.popleft()
+                if (item.time if isinstance(item, Tick) else item.times.max()) >= end:
+                    later.append(item)
+                if (kept := _moved(item, begin, end, shift)) is not None:
+                    yield kept
+        finally:
+            self._ahead.extendleft(reversed(later))
+
+    def _more(self, replay: XdfReplay, end: float) -> bool:
+        """Reads on until there is something, up to LAG after ``end``; whether there is."""
+        while not (self._ahead or self._over) and replay.position <= end + LAG:
+            for item in replay.read(0.0):
+                self._over = isinstance(item, End)
+                if isinstance(item, Tick) or (
+                    isinstance(item, Chunk) and item.stream in self._keys and len(item.times)
+                ):
+                    self._ahead.append(item)
+        return bool(self._ahead)
 
 
 def _moved(item: Chunk | Tick, begin: float, end: float, shift: float) -> Chunk | Tick | None:

@@ -147,6 +147,20 @@ def test_the_windows_are_those_of_the_samples_as_they_came_to_the_last_bit(tmp_p
                 assert one.signals[kind].tobytes() == other.signals[kind].tobytes()
 
 
+def test_phases_may_be_read_in_any_order_and_in_part(tmp_path):
+    def plain(item):
+        return item if isinstance(item, Tick) else (item.stream, item.times.tobytes(), item.data.tobytes())
+
+    record(write_labels(tmp_path), entries(MARKS, 100))
+    rest, task = ([plain(one) for one in recording.chunks] for recording in read(tmp_path)[0])
+    one, other = read(tmp_path)[0]
+    assert [plain(item) for item in other.chunks] == task
+    assert [plain(item) for item in one.chunks] == rest
+    one, other = read(tmp_path)[0]
+    assert plain(next(iter(one.chunks))) == rest[0]
+    assert [plain(item) for item in other.chunks] == task
+
+
 def test_the_recording_that_ships_gives_the_windows_of_its_replay(tmp_path):
     shutil.copy(demo_recording(), tmp_path / "sub-05_task-arithmetic_eeg.xdf")
     write_labels(tmp_path, LABELS.replace("[phases.task]", '[phases."mental arithmetic"]'))
@@ -275,6 +289,13 @@ def test_a_file_of_nobody_or_of_two_people_is_left_out_with_the_reason(tmp_path)
     assert read(tmp_path)[1][0].why == "its name says it is of P08, the description beside it 'P09'"
 
 
+def test_a_file_without_eeg_or_ecg_is_left_out(tmp_path):
+    with XdfWriter(write_labels(tmp_path) / "sub-P01.xdf") as writer:
+        number = writer.add_stream(name="watch", type="Accelerometer", channels=["x"], rate=50.0, format="float32")
+        writer.write(number, np.arange(500) / 50.0, np.zeros((500, 1), np.float32))
+    assert read(tmp_path) == ([], [Skipped("sub-P01.xdf", "no EEG and no ECG in it")])
+
+
 def test_a_file_without_a_phase_says_what_markers_it_has(tmp_path):
     record(write_labels(tmp_path), entries([(0.0, "Rest"), (30.0, "stimulus 4")], 60))
     assert read(tmp_path)[1][0].why == "no marker in it is a phase of labels.toml (there are: 'Rest', 'stimulus 4')"
@@ -357,6 +378,7 @@ ORDINAL = (
     [
         ("rest = ", "Invalid value"),
         ("", "has no \\[targets.NAME\\]"),
+        ("rest = " + "[" * 100_000, "labels.toml: "),
         ("typo = 1\n" + LABELS, "it has 'typo', known are rest, stops, targets, phases"),
         (LABELS.replace("arousal = 1\n", "arousal = 2\n"), "phases.task.arousal: the value is 2, expected 0 to 1"),
         (LABELS.replace("arousal = 1\n", 'arousal = "high"\n'), "phases.task.arousal: the value 'high' is no number"),
