@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from devices.api import StreamInfo
+from models.api import InputSpec
 from models.bundle import Target
+from models.montage import channel_order
 from offline_training.api import Recording, Skipped, Source, TrainingError
 from offline_training.arrays import (
     SHORTEST,
@@ -74,6 +76,11 @@ _MEANINGS = {
 TARGETS = tuple(
     Target(name=name, kind="continuous", range=(1.0, 9.0), meaning=meaning) for name, meaning in _MEANINGS.items()
 )
+INPUTS = (
+    InputSpec(kind="eeg", channels=channel_order(ELECTRODES), min_channels=12),
+    InputSpec(kind="ecg", channels=("ECG",)),
+)
+"""What windows are cut for unless other channels are asked for: those of the headset, not all of the 19 of a cap."""
 _EEG = StreamInfo(key="eeg", kind="eeg", channels=ELECTRODES, rate=RATE, unit="uV")
 _ECG = StreamInfo(key="ecg", kind="ecg", channels=("ECG right", "ECG left"), rate=RATE, unit="uV")
 _NAME = re.compile(r"Data_Preprocessed_P(\d{1,4})\.mat")

@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from devices.api import StreamInfo
+from models.api import InputSpec
 from models.bundle import Target
+from models.montage import channel_order
 from offline_training.api import Recording, Skipped, Source, TrainingError
 from offline_training.arrays import (
     SHORTEST,
@@ -73,6 +75,11 @@ TARGETS = tuple(
     Target(name=name, kind="ordinal", range=(1.0, 5.0), meaning=_MEANINGS[name], levels=(1.0, 2.0, 3.0, 4.0, 5.0))
     for name, _ in _RATED
 )
+INPUTS = (
+    InputSpec(kind="eeg", channels=channel_order(ELECTRODES), min_channels=12),
+    InputSpec(kind="ecg", channels=("ECG",)),
+)
+"""What windows are cut for unless other channels are asked for: those of the headset, not all of the 19 of a cap."""
 _STREAMS = {
     "EEG": StreamInfo(key="eeg", kind="eeg", channels=ELECTRODES, rate=RATES["EEG"], unit="uV"),
     "ECG": StreamInfo(key="ecg", kind="ecg", channels=("ECG1", "ECG2"), rate=RATES["ECG"], unit="uV"),

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from models.api import InputSpec, WindowSpec
-from models.montage import channel_order
+from models.api import WindowSpec
 from offline_training.api import Recording, Skipped, TrainingError
 from offline_training.datasets import amigos
 from offline_training.prepare import DEFAULT_GATE, prepare
@@ -22,10 +21,7 @@ VIDEO_IDS = ("10", "13", "138", "N1")
 
 def spec(seconds: float) -> WindowSpec:
     return WindowSpec(
-        inputs=(
-            InputSpec(kind="eeg", channels=channel_order(amigos.ELECTRODES)),
-            InputSpec(kind="ecg", channels=("ECG",)),
-        ),
+        inputs=amigos.INPUTS,
         rate=200.0,
         seconds=seconds,
         hop=1.0,

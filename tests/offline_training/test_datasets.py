@@ -14,6 +14,7 @@ import pytest
 from models.bundle import TARGET_KINDS
 from offline_training.api import DataSet, Source, TrainingError
 from offline_training.datasets import datasets, open_dataset
+from offline_training.prepare import DEFAULT_SPEC, KINDS
 
 
 @pytest.mark.parametrize("name", datasets())
@@ -52,6 +53,14 @@ def test_targets_are_such_as_a_bundle_may_have(name):
         if target.levels:
             assert list(target.levels) == sorted(set(target.levels))
             assert (target.levels[0], target.levels[-1]) == target.range
+
+
+@pytest.mark.parametrize("name", datasets())
+def test_windows_can_be_cut_for_the_channels_that_a_data_set_asks_for(name):
+    inputs = getattr(open_dataset(name), "INPUTS", DEFAULT_SPEC.inputs)
+    assert [kind for kind in KINDS if kind in {entry.kind for entry in inputs}] == [entry.kind for entry in inputs]
+    for entry in inputs:
+        assert 1 <= entry.min_channels <= len(set(entry.channels)) == len(entry.channels)
 
 
 def test_what_there_is_can_be_listed_without_loading_what_reads_it():

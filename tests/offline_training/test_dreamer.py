@@ -7,8 +7,7 @@ import pytest
 from scipy.io import savemat
 
 from devices.api import Chunk
-from models.api import InputSpec, WindowSpec
-from models.montage import channel_order
+from models.api import WindowSpec
 from offline_training.api import Recording, Skipped, TrainingError
 from offline_training.datasets import dreamer
 from offline_training.prepare import DEFAULT_GATE, prepare
@@ -17,10 +16,7 @@ from realtime.windows import iter_windows
 CLIPS = 3
 SECONDS = {"baseline": 61, "stimuli": 66}
 EPOC = WindowSpec(
-    inputs=(
-        InputSpec(kind="eeg", channels=channel_order(dreamer.ELECTRODES)),
-        InputSpec(kind="ecg", channels=("ECG",)),
-    ),
+    inputs=dreamer.INPUTS,
     rate=200.0,
     seconds=10.0,
     hop=1.0,
