@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -45,6 +46,35 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     )
     one.set_defaults(run=prepare)
 
+    one = commands.add_parser(
+        "pretrain",
+        help="train an encoder to fill in what is hidden of windows without labels",
+        description="Trains an encoder on shards. Run it again to go on where it stopped; under torchrun it uses all "
+        "devices: torchrun --nproc-per-node 2 -m insula pretrain ...",
+    )
+    one.add_argument("kind", choices=("eeg", "ecg"), help="of signal")
+    one.add_argument("shards", type=Path, nargs="+", metavar="SHARDS", help="folders that `insula prepare` has made")
+    one.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="for weights, card, pictures, checkpoint")
+    one.add_argument(
+        "--size", choices=("small", "medium", "published"), default="small", help="of the network (default: small)"
+    )
+    one.add_argument("--epochs", type=above_zero, default=40.0, metavar="N", help="how often each window is shown (40)")
+    one.add_argument("--steps", type=counted, default=0, metavar="N", help="instead of --epochs")
+    one.add_argument("--batch", type=counted, default=128, metavar="N", help="windows of a step (128)")
+    one.add_argument(
+        "--rate", type=above_zero, metavar="R", help="highest learning rate (0.003; published size: 0.0005)"
+    )
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of every draw (0)")
+    one.add_argument(
+        "--exclude", nargs="+", default=(), metavar="PERSON", help="people that are neither trained on nor held out"
+    )
+    one.add_argument(
+        "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 on a GPU that has it"
+    )
+    one.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read (0: the one that trains)")
+    one.add_argument("--cpu", action="store_true", help="no GPU, even where there is one")
+    one.set_defaults(run=pretrain)
+
 
 def counted(text: str) -> int:
     """A whole number above 0."""
@@ -54,6 +84,17 @@ def counted(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: a whole number above 0")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
     return value
 
 
@@ -121,4 +162,79 @@ def prepare(options: argparse.Namespace, console: Console) -> int:
         console.print(f"skipped     {len(skipped)}, all of them in {options.to / shards.LIST}")
         for one in skipped[:SAID]:
             console.print(f"            {one.where}: {one.why}")
+    return 0
+
+
+def pretrain(options: argparse.Namespace, console: Console) -> int:
+    """Train an encoder on windows without labels."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    needs("pretrain", "torch", "accelerate", "safetensors", "matplotlib")
+    from offline_training import pretrain as training
+
+    rate = options.rate or (5e-4 if options.size == "published" else training.Settings().rate)
+    settings = training.Settings(
+        size=options.size,
+        epochs=options.epochs,
+        steps=options.steps,
+        batch=options.batch,
+        rate=rate,
+        final_rate=min(rate, training.Settings().final_rate),
+        seed=options.seed,
+        precision=options.precision,
+    )
+    corpus = training.gather(options.kind, options.shards, settings, options.exclude)
+    # Of the processes that torchrun starts the first one speaks.
+    console.quiet = os.environ.get("RANK", "0") != "0"
+    console.print(
+        f"windows     {sum(len(one) for one in corpus.trained)} of {len(corpus.people)} people; of "
+        f"{len(corpus.held_out)} people held out {sum(len(one) for one in corpus.watched)} are looked at"
+    )
+    if corpus.unusable:
+        console.print(f"left out    {corpus.unusable} windows without a good channel")
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps, loss {task.fields[loss]}, held out {task.fields[held_out]}"),
+        TimeRemainingColumn(),
+    )
+    halts = 0
+
+    def halt(number: int, frame: object) -> None:  # noqa: ARG001  (the signature is Python's)
+        nonlocal halts
+        halts += 1
+        if halts > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, halt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=None, loss="", held_out="")
+
+            def told(now: training.Progress) -> None:
+                left = "" if now.held_out is None else f"{now.held_out.loss:.4f}"
+                bar.update(task, completed=now.step, total=now.steps, loss=f"{now.loss:.4f}", held_out=left)
+
+            run = training.pretrain(
+                corpus,
+                options.to,
+                settings,
+                cpu=options.cpu,
+                workers=options.workers,
+                told=told,
+                stopped=lambda: halts > 0,
+            )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    last = run.looks[-1]
+    speed = "" if math.isnan(run.windows_per_second) else f", {run.windows_per_second:.0f} windows/s"
+    console.print(f"trained     {run.step} steps of {settings.batch} windows{speed}")
+    console.print(
+        f"held out    loss {last.loss:.4f}, of zeros {last.reference:.4f}: {100 * last.loss / last.reference:.1f} % is "
+        "left of what was hidden"
+    )
+    console.print(f"encoder     {options.to / training.WEIGHTS}, its card {training.CARD} beside it")
     return 0
