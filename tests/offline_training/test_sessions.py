@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
+import textwrap
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -400,6 +403,17 @@ def test_labels_that_cannot_be_understood_are_one_line_that_says_what(tmp_path, 
         sessions.parts(tmp_path)
     assert str(caught.value).startswith(str(tmp_path / "labels.toml"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["docs/training.md", "offline_training/datasets/sessions.py"])
+def test_the_labels_that_are_shown_are_understood(tmp_path, place):
+    shown = (Path(__file__).parents[2] / place).read_text(encoding="utf-8")
+    pattern = r"```toml\n(.*?)```" if place.endswith(".md") else r"\n( {4}rest = .*?)\nA phase begins"
+    write_labels(tmp_path, textwrap.dedent(re.search(pattern, shown, re.DOTALL)[1]))
+    assert [(one.name, one.kind) for one in sessions.targets(tmp_path)] == [
+        ("arousal", "binary"),
+        ("valence", "continuous"),
+    ]
 
 
 def test_the_digest_is_of_recordings_descriptions_and_labels(tmp_path):
