@@ -59,6 +59,7 @@ from offline_training.prepare import (
     cut,
     labelled,
 )
+from realtime.sources import lacking
 
 FORMAT = 1
 """Of what is on disk."""
@@ -370,6 +371,10 @@ def _write_part(wanted: Plan, dataset: DataSet, to: Path, part: str, digest: str
             for one in dataset.recordings(wanted.folder, part):
                 if isinstance(one, Skipped):
                     skipped.append(one)
+                    continue
+                wanting = lacking(one.streams, wanted.spec)
+                if len(wanting) == len(wanted.spec.inputs):
+                    skipped.append(Skipped(one.session, "; ".join(wanting.values())))
                 else:
                     recordings.append(one)
                     yield one

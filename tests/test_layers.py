@@ -33,6 +33,9 @@ WRAPPED = {  # library: the files (or folders) that may import it
     "cuda": ("models/runtimes/trt.py",),
     "sklearn": ("offline_training/",),
     "mne": ("offline_training/",),
+    "wfdb": ("offline_training/datasets/",),
+    "accelerate": ("offline_training/pretrain.py",),
+    "matplotlib": ("offline_training/",),
     "threading": (
         "devices/",
         "realtime/session.py",
