@@ -141,7 +141,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m gui.app", description=__doc__)
     made.add_argument("--attach", required=True, metavar="ADDRESS", help="the session, as its engine printed it")
     made.add_argument("--snapshot", type=Path, metavar="OUT.png", help="save one picture without a screen, and end")
-    made.add_argument("--size", type=parse_size, default=(1400, 900), metavar="WxH", help="of the window, in pixels")
+    made.add_argument(
+        "--size", type=parse_size, metavar="WxH", help="of the window, in pixels; as last time, or 1400x900"
+    )
     made.add_argument("--light", action="store_true", help="dark text on a light ground")
     return made
 
@@ -153,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ["QT_QPA_PLATFORM"] = "offscreen"
     try:
         require_qt()
-        from gui import look
+        from gui import look, remember
         from gui.board import Board
     except (NoScreenError, ImportError) as error:
         print(
@@ -174,9 +176,12 @@ def main(argv: list[str] | None = None) -> int:
     except RemoteError as error:
         print(error, file=sys.stderr)
         return 2
+    if not chosen.snapshot:  # a picture is the same whoever takes it
+        remember.use(remember.of_this_user())
     link = Link(client)
     link.board = Board(link.send)
-    link.board.resize(*chosen.size)
+    if chosen.size:
+        link.board.resize(*chosen.size)
     try:
         return snapshot(app, link, chosen.snapshot) if chosen.snapshot else show(app, link)
     finally:

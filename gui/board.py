@@ -6,12 +6,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QByteArray, Qt
 from PySide6.QtGui import QCloseEvent, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QMessageBox, QScrollArea, QSplitter, QVBoxLayout, QWidget
 
 import gui.panels
-from gui import look
+from gui import look, remember
 from realtime.api import Command, Ended, Health, Hello, Stop, Update
 
 
@@ -67,6 +67,7 @@ class Board(QWidget):
         self.time = look.label("", "title")
         self._lay_out()
         self.resize(1400, 900)
+        self._recall()
 
     def _lay_out(self) -> None:
         header = QHBoxLayout()
@@ -83,7 +84,7 @@ class Board(QWidget):
         whole.setContentsMargins(10, 8, 10, 10)
         whole.setSpacing(8)
         whole.addLayout(header)
-        middle = QSplitter(Qt.Orientation.Horizontal)
+        self.middle = middle = QSplitter(Qt.Orientation.Horizontal)
         middle.setHandleWidth(8)
         middle.setChildrenCollapsible(False)
         columns = {}
@@ -104,6 +105,18 @@ class Board(QWidget):
         for panel in ordered:
             if panel.place == "bottom":
                 whole.addWidget(panel)
+
+    def _recall(self) -> None:
+        """Where the window was and how its columns were divided last time; Qt sees to it that it is on a screen."""
+        place, shares = remember.recall("window/place", ""), remember.recall("window/columns", [])
+        if place:
+            self.restoreGeometry(QByteArray.fromBase64(place.encode("ascii", "ignore")))
+        if len(shares) == 2 and all(isinstance(share, int) and share > 0 for share in shares):
+            self.middle.setSizes(shares)
+
+    def _keep(self) -> None:
+        remember.keep("window/place", bytes(self.saveGeometry().toBase64().data()).decode("ascii"))
+        remember.keep("window/columns", list(self.middle.sizes()))
 
     @staticmethod
     def _scrolling(column: QWidget) -> QScrollArea:
@@ -182,6 +195,8 @@ class Board(QWidget):
             event.accept()
         else:
             self._ask(event)
+        if event.isAccepted():
+            self._keep()
 
     def _ask(self, event: QCloseEvent) -> None:
         box = QMessageBox(self)

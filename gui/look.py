@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from PySide6.QtCore import QEvent, Qt
 from PySide6.QtGui import QColor, QFont, QKeyEvent, QPalette
-from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from realtime.api import Command, Update
 
@@ -140,6 +140,11 @@ QPushButton, QLineEdit {{ background: {t.plot}; border: 1px solid {t.line}; bord
   padding: 4px 9px; min-height: 18px; }}
 QPushButton:hover {{ border-color: {t.accent}; }}
 QPushButton:focus, QLineEdit:focus {{ border-color: {t.accent}; }}
+QPushButton#low {{ padding: 2px 9px; min-height: 16px; }}
+QPushButton:checked {{ border-color: {t.accent}; color: {t.accent}; }}
+QTableWidget {{ background: {t.plot}; border: 1px solid {t.line}; border-radius: 5px; }}
+QTableWidget:focus {{ border-color: {t.accent}; }}
+QHeaderView::section {{ background: {t.card}; color: {t.muted}; border: none; padding: 2px 4px; font-size: 12px; }}
 QPushButton:disabled, QLineEdit:disabled {{ color: {t.muted}; }}
 QPushButton#primary {{ background: {t.accent}; color: {t.back}; font-weight: 600; border-color: {t.accent}; }}
 QPushButton#primary:disabled {{ background: {t.line}; color: {t.muted}; border-color: {t.line}; }}
@@ -147,7 +152,11 @@ QScrollArea {{ background: transparent; border: none; }}
 QWidget#bare {{ background: transparent; }}
 QScrollBar:vertical {{ background: transparent; width: 8px; margin: 0; }}
 QScrollBar::handle:vertical {{ background: {t.line}; border-radius: 4px; min-height: 20px; }}
-QScrollBar::add-line, QScrollBar::sub-line {{ height: 0; }}
+QScrollBar:horizontal {{ background: {t.plot}; border: 1px solid {t.line}; border-radius: 7px; height: 14px;
+  margin: 0; }}
+QScrollBar:horizontal:focus {{ border-color: {t.accent}; }}
+QScrollBar::handle:horizontal {{ background: {t.muted}; border-radius: 6px; min-width: 24px; }}
+QScrollBar::add-line, QScrollBar::sub-line {{ height: 0; width: 0; }}
 QScrollBar::add-page, QScrollBar::sub-page {{ background: none; }}
 QSplitter::handle {{ background: {t.back}; }}
 """
@@ -202,15 +211,31 @@ def label(text: str = "", name: str = "", *, wrap: bool = False, shrink: bool = 
     return made
 
 
+def keeps_space(event: QEvent) -> bool:
+    """Whether ``event`` is a press of the space bar, which a control with the focus may keep for itself."""
+    shortcut = event.type() == QEvent.Type.ShortcutOverride
+    if shortcut and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Space:
+        event.accept()
+        return True
+    return False
+
+
 class Switch(QCheckBox):
     """A check box that keeps the space bar while it has the focus: elsewhere in the window it plays and pauses."""
 
     def event(self, event: QEvent) -> bool:
-        shortcut = event.type() == QEvent.Type.ShortcutOverride
-        if shortcut and isinstance(event, QKeyEvent) and event.key() == Qt.Key.Key_Space:
-            event.accept()
-            return True
-        return super().event(event)
+        return keeps_space(event) or super().event(event)
+
+
+class Button(QPushButton):
+    """A low push button that keeps the space bar as `Switch` does."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.setObjectName("low")
+
+    def event(self, event: QEvent) -> bool:
+        return keeps_space(event) or super().event(event)
 
 
 class Card(QFrame):

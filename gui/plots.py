@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyqtgraph as pg
@@ -45,20 +45,27 @@ def prepare(plot: pg.PlotItem) -> None:
     plot.getAxis("bottom").setHeight(24)
 
 
-def tell_time(axis: pg.AxisItem) -> None:
-    """Make ``axis`` write minutes and seconds, at round instants."""
+def tell_time(axis: pg.AxisItem, when: Callable[[float], float] | None = None) -> None:
+    """Make ``axis`` write minutes and seconds, at round instants; ``when`` says which instant stands at a place."""
 
     def spacing(low: float, high: float, pixels: float) -> list[tuple[float, float]]:
         wanted = (high - low) * 76.0 / max(pixels, 76.0)
         return [(next((step for step in STEPS if step >= wanted), 14400.0), 0.0)]
 
     def strings(values: list[float], _scale: float, step: float) -> list[str]:
+        values = [when(value) for value in values] if when is not None else values
         if step >= 1.0:
             return [look.clock(round(value)) for value in values]
         return [f"{look.clock(value + 1e-6)}.{round(value * 10 + 1e-5) % 10}" for value in values]
 
     axis.tickSpacing = spacing
     axis.tickStrings = strings
+
+
+def rewrite(axis: pg.AxisItem) -> None:
+    """Have ``axis`` write its instants anew though its range is the same."""
+    axis.picture = None
+    axis.update()
 
 
 class Marks:

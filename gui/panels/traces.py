@@ -1,23 +1,25 @@
-"""The signals: EEG stacked, ECG and others below, all on one scrolling time axis.
+"""The signals: EEG stacked, ECG and others below, all on one time axis that scrolls or is swept over.
 
 They are drawn as they come. The engine draws EEG against another reference, or repaired, when this panel asks for it;
-the panel says in words what is drawn.
+the panel says in words what is drawn. The picture can be held and moved through the whole session while that goes on.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+import zlib
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
-import numpy as np
-import pyqtgraph as pg
-from numpy.typing import NDArray
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
+from PySide6.QtCore import QEvent, QObject, QPointF, Qt
+from PySide6.QtGui import QKeyEvent, QKeySequence, QMouseEvent, QShortcut, QWheelEvent
+from PySide6.QtWidgets import QAbstractSlider, QComboBox, QHBoxLayout, QScrollBar, QWidget
 
 from devices.api import StreamInfo
-from gui import look, plots
-from gui.history import History, stacked
+from gui import look, plots, remember
+from gui.channels import ChannelList
+from gui.history import Moments
+from gui.strip import MARGIN, MOST_CHANNELS, Channel, Strip, View, written
 from realtime.api import (
     Beats,
     Body,
@@ -25,6 +27,7 @@ from realtime.api import (
     Command,
     Ended,
     Estimated,
+    Health,
     Hello,
     Marked,
     SetDisplay,
@@ -34,196 +37,40 @@ from realtime.api import (
 )
 from realtime.rereference import SCHEMES, allowed
 
-KEEP = 90.0
-"""Seconds of every stream that stay in memory."""
-MOST_POINTS = 500.0
-"""Points a second and channel that are expected at most: the engine thins faster streams out."""
-MOST_CHANNELS = 64
 TIMEBASES = (1, 2, 5, 10, 20, 30, 60)
-STEPS = tuple(m * 10.0**e for e in range(-3, 6) for m in (1.0, 2.0, 5.0))
-MICROVOLTS = {"uv": 1.0, "µv": 1.0, "microvolts": 1.0, "mv": 1e3, "millivolts": 1e3, "v": 1e6, "volts": 1e6}
-MOST_BEATS = 400
-"""More than a strip of 60 s can have."""
+ZOOMS = tuple(2.0**power for power in range(-4, 5))
+"""Of all channels, beside the scale of each kind."""
+MOST_MARKS = 5000
 UNTOUCHED = "The record, the model, the quality and the rhythms take the signals as they came."
-MARGIN = 66.0
-"""Pixels right of the newest sample, for the scale bar."""
+TENTHS = 10
+"""Steps of the bar under the signals in a second."""
 
 
-def nice(value: float) -> float:
-    """The first of 1, 2, 5, 10, ... that is not below ``value``."""
-    return next((step for step in STEPS if step >= value), STEPS[-1])
+def fingerprint(stream: StreamInfo) -> str:
+    """Under what the choices for its channels are remembered: another headset of the same channels has them too."""
+    return f"{zlib.crc32(chr(0).join((stream.kind, *stream.channels)).encode()):08x}"
 
 
-def written(value: float, unit: str) -> str:
-    """A scale in words: 50 µV, 1 mV, 2 V."""
-    if unit == "µV" and value >= 1e6:
-        value, unit = value / 1e6, "V"
-    elif unit == "µV" and value >= 1000:
-        value, unit = value / 1000, "mV"
-    return f"{value:g} {unit}".strip()
+class Timeline(QScrollBar):
+    """What part of the session is seen. Left and Page Up go back in time, which no setting of Qt's own bar gives."""
 
+    STEPS: ClassVar = {
+        Qt.Key.Key_Left: QAbstractSlider.SliderAction.SliderSingleStepSub,
+        Qt.Key.Key_Right: QAbstractSlider.SliderAction.SliderSingleStepAdd,
+        Qt.Key.Key_PageUp: QAbstractSlider.SliderAction.SliderPageStepSub,
+        Qt.Key.Key_PageDown: QAbstractSlider.SliderAction.SliderPageStepAdd,
+    }
 
-class Strip:
-    """One stream's plot: every channel a row, a scale bar at the right."""
+    def __init__(self) -> None:
+        super().__init__(Qt.Orientation.Horizontal)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
-    def __init__(self, stream: StreamInfo, plot: pg.PlotItem) -> None:
-        self.stream = stream
-        self.plot = plot
-        self.shown = Shown(stream.key, stream.channels)
-        factor = MICROVOLTS.get(stream.unit.strip().lower())
-        self.factor = factor or 1.0
-        self.unit = "µV" if factor else look.plain(stream.unit, 8)
-        self.scale = 50.0 if stream.kind == "eeg" else 1000.0
-        self.fixed = False
-        self.poor: frozenset[int] = frozenset()
-        self.colour = {"eeg": look.theme.eeg, "ecg": look.theme.ecg}.get(stream.kind, look.theme.other)
-        self.curve = pg.PlotCurveItem(pen=pg.mkPen(self.colour, width=1), antialias=True)
-        self.poor_curve = pg.PlotCurveItem(pen=pg.mkPen(look.theme.bad, width=1), antialias=True)
-        self.beats: deque[tuple[float, str]] = deque(maxlen=MOST_BEATS)
-        self.ticks = pg.PlotCurveItem(pen=pg.mkPen(look.theme.text, width=2), connect="pairs")
-        self.waves: deque[tuple[str, NDArray[np.float64]]] = deque(maxlen=MOST_BEATS)
-        self.wave_bars = [
-            pg.PlotCurveItem(pen=pg.mkPen(colour, width=width), connect="pairs")
-            for colour, width in ((look.theme.accent, 3), (look.theme.text, 3), (look.theme.good, 3))
-        ]
-        self.bar = pg.PlotCurveItem(pen=pg.mkPen(look.theme.text, width=2))
-        self.bar_text = pg.TextItem(color=look.theme.text, anchor=(0, 0.5))
-        self.bar_text.setFont(look.font(12))
-        self.note = pg.TextItem("waiting for the first samples", color=look.theme.muted, anchor=(0.5, 0.5))
-        self.note.setFont(look.font(13))
-        for item in (
-            *(self.curve, self.poor_curve, self.ticks, *self.wave_bars),
-            *(self.bar, self.bar_text, self.note),
-        ):
-            plot.addItem(item, ignoreBounds=True)
-        self.bad: frozenset[str] = frozenset()
-        self.lay_out()
-
-    def lay_out(self) -> None:
-        """A row for every channel of what is shown, and nothing in them yet."""
-        self.labels = self.shown.labels[:MOST_CHANNELS]
-        self.names = [look.plain(name, 12) for name in self.labels]
-        rate = min(max(self.stream.rate, 1.0), MOST_POINTS)
-        self.history = History(len(self.names), math.ceil(KEEP * rate))
-        self.offsets = -np.arange(len(self.names), dtype=np.float64)
-        self.low, self.high = (0.2 - len(self.names), 1.2) if len(self.names) > 1 else (-0.75, 1.15)
-        self.plot.setYRange(self.low, self.high, padding=0)
-        self.name_channels()
-
-    def show(self, shown: Shown) -> None:
-        """From here on traces are what ``shown`` says."""
-        before, self.shown = self.shown, shown
-        if shown.labels != before.labels:
-            self.lay_out()
-        elif shown.anew:
-            self.history.forget()
-        self.curve.setPen(pg.mkPen(look.theme.other if shown.altered else self.colour, width=1))
-        self.name_channels()
-
-    def name_channels(self) -> None:
-        """Write the channel names, those of poor channels with a cross, of interpolated ones with a wavy sign."""
-        made = set(self.shown.interpolated)
-        bad = self.bad - made
-        self.poor = frozenset(row for row, label in enumerate(self.labels) if not bad.isdisjoint(self.behind(label)))
-        every = math.ceil(len(self.names) / 40)
-        ticks = []
-        for row, name in enumerate(self.names):
-            sign = "✕ " if row in self.poor else "" if made.isdisjoint(self.behind(self.labels[row])) else "≈ "
-            if row % every == 0:
-                ticks.append((-float(row), sign + name))
-        self.plot.getAxis("left").setTicks([ticks])
-
-    def behind(self, label: str) -> tuple[str, ...]:
-        """The channels that a row is named after: itself, or both of a bipolar pair."""
-        channels = self.stream.channels
-        if label in channels:
-            return (label,)
-        pairs = ((label[:at], label[at + 1 :]) for at, sign in enumerate(label) if sign == "-")
-        return next((pair for pair in pairs if pair[0] in channels and pair[1] in channels), ())
-
-    def judge(self, bad: frozenset[str]) -> None:
-        """Take in which channels are bad."""
-        if bad != self.bad:
-            self.bad = bad
-            self.name_channels()
-
-    def fit(self, rows: NDArray[np.float32]) -> None:
-        """Choose the scale from centred ``rows`` (m, channels), changing it only when it is clearly off."""
-        if self.fixed or not len(rows):
-            return
-        with np.errstate(invalid="ignore"):
-            spread = np.abs(rows)
-        seen = spread[np.isfinite(spread)]
-        if not seen.size:
-            return
-        if len(self.names) > 1:
-            heights = np.array([np.quantile(c[np.isfinite(c)], 0.95) if np.isfinite(c).any() else 0 for c in spread.T])
-            wanted = 1.3 * float(np.median(heights[heights > 0])) if (heights > 0).any() else 0.0
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
+        action = self.STEPS.get(Qt.Key(event.key()))
+        if action is None:
+            super().keyPressEvent(event)
         else:
-            wanted = float(np.quantile(seen, 0.998)) / 1.1
-        if wanted > 1.15 * self.scale or 0 < wanted < self.scale / 2.6:
-            self.scale = nice(wanted / 1.15)
-
-    def draw(self, now: float, seconds: float, start: float, width: float, *, fit: bool, waves: bool = False) -> None:
-        """Draw the last ``seconds`` before ``now`` (session clock); x is seconds since ``start``."""
-        times, data = self.history.since(now - seconds, int(max(width, 200)))
-        rows = data * np.float32(self.factor)
-        self.note.setVisible(not len(rows))
-        if len(rows):
-            rows = rows - middle(rows)
-            if fit:
-                self.fit(rows)
-        rows = rows / np.float32(self.scale)
-        good = [row for row in range(len(self.names)) if row not in self.poor]
-        poor = sorted(self.poor)
-        for curve, chosen in ((self.curve, good), (self.poor_curve, poor)):
-            x, y = stacked(times - start, rows[:, chosen], self.offsets[chosen])
-            curve.setData(x, y, connect="finite")
-        self.draw_beats(now - seconds, start)
-        self.draw_waves(now - seconds, start, shown=waves)
-        self.draw_scale(now - start, seconds, width)
-
-    def draw_beats(self, since: float, start: float) -> None:
-        """A tick above the lead for every R peak ``since`` then."""
-        rows = {name: row for row, name in enumerate(self.labels)}
-        shown = [(time - start, rows[channel]) for time, channel in self.beats if time >= since and channel in rows]
-        x = np.repeat([time for time, _ in shown], 2)
-        # One lead has the strip to itself; among others the tick stands above its row.
-        low, high = (1.01, 1.13) if len(self.names) == 1 else (0.32, 0.5)
-        y = np.array([(low - row, high - row) for _, row in shown]).reshape(-1)
-        self.ticks.setData(x, y)
-
-    def draw_waves(self, since: float, start: float, *, shown: bool) -> None:
-        """Bars below the lead from onset to offset of P, QRS and T of every beat ``since`` then."""
-        rows = {name: row for row, name in enumerate(self.labels)}
-        seen = [(rows[name], points) for name, points in self.waves if shown and points[4] >= since and name in rows]
-        points = np.array([one for _, one in seen]).reshape(-1, 9)
-        level = (-0.62 if len(self.names) == 1 else -0.4) - np.array([float(row) for row, _ in seen])
-        for wave, bars in enumerate(self.wave_bars):
-            ends = points[:, [3 * wave, 3 * wave + 2]]
-            whole = np.isfinite(ends).all(axis=1)
-            bars.setData((ends[whole] - start).reshape(-1), np.repeat(level[whole], 2))
-
-    def draw_scale(self, now: float, seconds: float, width: float) -> None:
-        """The bar that says how high a microvolt is."""
-        per_px = seconds / max(width - MARGIN, 1.0)
-        # Not the row of the last channel: the time axis is there.
-        foot = self.offsets[-1] / 2 - 0.5 if len(self.names) > 1 else -0.25
-        x = now + 9 * per_px
-        self.bar.setData(np.array([x, x]), np.array([foot, foot + 1.0]))
-        self.bar_text.setText(written(self.scale, self.unit))
-        self.bar_text.setPos(x + 3 * per_px, foot + 0.5)
-        self.note.setPos(now - seconds / 2, (self.low + self.high) / 2)
-
-
-def middle(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Middle of every channel of ``rows`` (m, channels), NaN left out; 0 for a channel without a value."""
-    finite = np.isfinite(rows)
-    if finite.all():
-        centre: NDArray[np.float32] = np.median(rows, axis=0)
-        return centre
-    columns = [np.median(c[ok]) if ok.any() else 0.0 for c, ok in zip(rows.T, finite.T, strict=True)]
-    return np.array(columns, np.float32)
+            self.triggerAction(action)
 
 
 class Panel(look.Card):
@@ -235,22 +82,69 @@ class Panel(look.Card):
         super().__init__("Signals", send)
         self.caption = look.label("unfiltered, centred for display", "muted", shrink=True)
         self.bar.insertWidget(1, self.caption)
+        self.make_bar()
+        self.body.addWidget(self.make_choices())
+        across = QHBoxLayout()
+        across.setSpacing(8)
+        self.area = plots.layout()
+        self.area.viewport().installEventFilter(self)
+        self.channels = ChannelList()
+        self.channels.changed.connect(self.rearrange)
+        self.channels.hide()
+        across.addWidget(self.area, 1)
+        across.addWidget(self.channels)
+        self.body.addLayout(across, 1)
+        self.body.addLayout(self.make_foot())
+        self.strips: dict[str, Strip] = {}
+        self.lines: list[plots.Marks] = []
+        self.marks: Moments[str] = Moments(MOST_MARKS)
+        self.start = 0.0
+        self.used: tuple[tuple[str, str], ...] = ()
+        """(kind, stream) of what feeds the model: the verdicts are about its channels."""
+        self.eeg = ""
+        """The one that feeds it with EEG."""
+        self.heads: list[StreamInfo] = []
+        """Those of EEG."""
+        self.fitted = -math.inf
+        self.zoom = 1.0
+        self.held: float | None = None
+        """Session clock of the right end of a picture that is held; None: the newest samples."""
+        self.recording = False
+        self.redo = True
+        """Whether a held picture has to be drawn anew."""
+        self.base = 0.0
+        """Session clock at the left end of the bar."""
+        self.recalled = False
+        self.recall()
+        for keys, does in (
+            (("F",), self.toggle_hold),
+            (("S",), self.sweep.click),
+            (("C",), self.listing.click),
+            (("A",), self.fit_all),
+            (("+", "="), lambda: self.change_zoom(1)),
+            (("-",), lambda: self.change_zoom(-1)),
+        ):
+            for key in keys:
+                shortcut = QShortcut(QKeySequence(key), self)
+                shortcut.activated.connect(does)
+
+    # -- controls ----------------------------------------------------------------------------------------------------
+
+    def make_bar(self) -> None:
+        """How much is seen, how high, and how it moves."""
         self.timebase = QComboBox()
         for seconds in TIMEBASES:
             self.timebase.addItem(f"{seconds} s", seconds)
         self.timebase.setCurrentIndex(TIMEBASES.index(10))
         self.timebase.setAccessibleName("Seconds shown")
-        self.timebase.currentIndexChanged.connect(self.touch)
-        self.waves = look.Switch("P QRS T")
-        self.waves.setChecked(True)
-        self.waves.setToolTip(
-            "Bars below the ECG: P, QRS and T from onset to offset, in this order, as they were found"
-        )
-        self.waves.toggled.connect(self.touch)
-        self.waves.hide()
-        self.bar.addWidget(self.waves)
+        self.timebase.setToolTip("Seconds on the screen (Ctrl and wheel)")
+        self.timebase.currentIndexChanged.connect(self.keep)
+        self.sweep = look.Switch("Sweep")
+        self.sweep.setToolTip("Write over the oldest samples from left to right instead of scrolling (S)")
+        self.sweep.clicked.connect(self.keep)
         self.bar.addWidget(look.label("Show", "muted"))
         self.bar.addWidget(self.timebase)
+        self.bar.addWidget(self.sweep)
         self.gains: dict[str, QComboBox] = {}
         for kind, title, steps in (
             ("eeg", "EEG scale", (5, 10, 20, 50, 100, 200, 500, 1000)),
@@ -261,33 +155,43 @@ class Panel(look.Card):
             for step in steps:
                 box.addItem(written(step, "µV"), float(step))
             box.setAccessibleName(title)
+            box.setToolTip(f"{kind.upper()}: how many microvolts are as high as a row; auto follows the signals")
             box.currentIndexChanged.connect(self.set_gains)
-            self.bar.addWidget(look.label(title, "muted"))
+            self.bar.addWidget(look.label(kind.upper(), "muted"))
             self.bar.addWidget(box)
             self.gains[kind] = box
-        self.body.addWidget(self.make_choices())
-        self.area = plots.layout()
-        self.body.addWidget(self.area, 1)
-        self.strips: dict[str, Strip] = {}
-        self.lines: list[plots.Marks] = []
-        self.marks: deque[tuple[float, str]] = deque(maxlen=500)
-        self.start = 0.0
-        self.used: tuple[tuple[str, str], ...] = ()
-        """(kind, stream) of what feeds the model: the verdicts are about its channels."""
-        self.eeg = ""
-        """The one that feeds it with EEG."""
-        self.heads: list[StreamInfo] = []
-        """Those of EEG."""
-        self.fitted = -math.inf
+        self.halve, self.double, self.auto = look.Button("−"), look.Button("+"), look.Button("Auto")
+        for button, meaning, does in (
+            (self.halve, "Draw all signals half as high (− key)", lambda: self.change_zoom(-1)),
+            (self.double, "Draw all signals twice as high (+ key)", lambda: self.change_zoom(1)),
+            (self.auto, "Fit the height of all signals to what is seen (A)", self.fit_all),
+        ):
+            button.setToolTip(meaning)
+            button.setAccessibleName(meaning)
+            button.clicked.connect(lambda _checked=False, does=does: does())
+            self.bar.addWidget(button)
 
     def make_choices(self) -> QWidget:
-        """What EEG is drawn against and whether it is repaired, with words beside it."""
+        """Which channels, what EEG is drawn against and whether it is repaired, with words beside it."""
         self.choices = QWidget()
         self.choices.setObjectName("bare")
         row = QHBoxLayout(self.choices)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(8)
+        self.listing = look.Button("Channels")
+        self.listing.setCheckable(True)
+        self.listing.setToolTip("Hide, reorder, enlarge or mark channels (C)")
+        self.listing.toggled.connect(self.list_channels)
+        self.waves = look.Switch("P QRS T")
+        self.waves.setChecked(True)
+        self.waves.setToolTip(
+            "Bars below the ECG: P, QRS and T from onset to offset, in this order, as they were found"
+        )
+        self.waves.toggled.connect(self.touch)
+        self.waves.hide()
+        self.reference_title = look.label("Reference", "muted")
         self.reference = QComboBox()
+        self.reference.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.reference.setAccessibleName("Reference of the EEG that is drawn")
         self.reference.setToolTip(f"What the EEG is drawn against. {UNTOUCHED}")
         self.reference.activated.connect(self.ask)
@@ -295,12 +199,132 @@ class Panel(look.Card):
         self.repair.setToolTip(f"Draw the EEG without blinks and with bad channels interpolated. {UNTOUCHED}")
         self.repair.clicked.connect(self.ask)
         self.said = look.label("", "muted", wrap=True)
-        row.addWidget(look.label("Reference", "muted"))
-        row.addWidget(self.reference)
-        row.addWidget(self.repair)
+        for widget in (self.listing, self.waves, self.reference_title, self.reference, self.repair):
+            row.addWidget(widget)
         row.addWidget(self.said, 1)
-        self.choices.hide()
         return self.choices
+
+    def make_foot(self) -> QHBoxLayout:
+        """Hold the picture, and go through the session."""
+        row = QHBoxLayout()
+        row.setSpacing(8)
+        self.hold = look.Button("Hold")
+        self.hold.setMinimumWidth(104)
+        self.hold.setToolTip("Hold the picture while the session goes on, and go back to now (F)")
+        self.hold.clicked.connect(self.toggle_hold)
+        self.past = Timeline()
+        self.past.setAccessibleName("Part of the session that is seen")
+        self.past.setToolTip(
+            "Back through the session: drag, arrow keys, Page Up and Page Down, Home; End is now. "
+            "Over the signals: swipe or wheel sideways, or wheel with Shift"
+        )
+        self.past.valueChanged.connect(self.go)
+        self.where = look.label("", "muted", shrink=True)
+        row.addWidget(self.hold)
+        self.past.setMinimumWidth(120)
+        row.addWidget(self.past, 1)
+        row.addWidget(self.where)
+        return row
+
+    def recall(self) -> None:
+        """As it was last time."""
+        seconds = remember.recall("signals/seconds", 10)
+        self.timebase.setCurrentIndex(max(self.timebase.findData(seconds), 0))
+        self.sweep.setChecked(remember.recall("signals/sweep", False))
+        for kind, scale in remember.recall("signals/scales", {}).items():
+            if kind in self.gains and isinstance(scale, float):
+                self.gains[kind].setCurrentIndex(max(self.gains[kind].findData(scale), 0))
+        self.listing.setChecked(remember.recall("signals/list", False))
+        self.recalled = True
+
+    def keep(self) -> None:
+        """Remember what was chosen, and draw it."""
+        if self.recalled:
+            remember.keep("signals/seconds", int(self.timebase.currentData()))
+            remember.keep("signals/sweep", self.sweep.isChecked())
+            remember.keep("signals/scales", {kind: box.currentData() for kind, box in self.gains.items()})
+        self.touch()
+
+    def list_channels(self, on: bool) -> None:
+        """Show the list of channels, or not."""
+        self.channels.setVisible(on)
+        if on:
+            self.channels.table.setFocus()
+        remember.keep("signals/list", on)
+        self.touch()
+
+    def touch(self) -> None:
+        self.fitted = -math.inf
+        self.redo = True
+        self.dirty = True
+
+    def set_gains(self) -> None:
+        """Take over the scales that were chosen."""
+        for strip in self.strips.values():
+            box = self.gains.get(strip.stream.kind)
+            chosen = box.currentData() if box else None
+            strip.fixed = chosen is not None
+            strip.zoom = self.zoom
+            if chosen is not None:
+                strip.scale = float(chosen)
+            strip.named = -1.0
+        self.keep()
+
+    def change_zoom(self, steps: int) -> None:
+        """Draw all signals higher or lower."""
+        place = ZOOMS.index(self.zoom) + steps
+        self.zoom = ZOOMS[min(max(place, 0), len(ZOOMS) - 1)]
+        self.set_gains()
+
+    def fit_all(self) -> None:
+        """Fit all heights to what is seen."""
+        self.zoom = 1.0
+        for box in self.gains.values():
+            box.setCurrentIndex(0)
+        self.set_gains()
+
+    # -- channels ----------------------------------------------------------------------------------------------------
+
+    def rearrange(self, key: str) -> None:
+        """Other rows were chosen for a stream."""
+        strip = self.strips[key]
+        strip.arrange()
+        self.keep_channels(strip)
+        self.share_height()
+        self.say()
+        self.touch()
+
+    def keep_channels(self, strip: Strip) -> None:
+        """Remember hidden rows, order and gains for every session; what was marked bad for this one alone."""
+        choices, name = strip.choices, fingerprint(strip.stream)
+        rows = {label: [one.shown, one.gain] for label, one in choices.channels.items() if one != Channel(bad=one.bad)}
+        remember.keep(f"channels/{name}", {"rows": rows, "order": choices.order})
+        marked = [label for label, one in choices.channels.items() if one.bad]
+        remember.keep(f"marked/{name}", {"session": self.start, "stream": strip.stream.key, "labels": marked})
+
+    def recall_channels(self, strip: Strip) -> None:
+        """What was chosen for a stream like this one."""
+        choices, name = strip.choices, fingerprint(strip.stream)
+        kept = remember.recall(f"channels/{name}", {})
+        order, rows = kept.get("order"), kept.get("rows")
+        choices.order = [label for label in order if isinstance(label, str)] if isinstance(order, list) else []
+        for label, row in rows.items() if isinstance(rows, dict) else ():
+            match row:
+                case [bool(shown), float(gain) | int(gain)] if 0.01 <= gain <= 100:
+                    choices.channels[label] = Channel(shown, float(gain))
+        # Another person may sit there next time.
+        marked = remember.recall(f"marked/{name}", {})
+        if marked.get("session") == self.start and marked.get("stream") == strip.stream.key:
+            for label in marked.get("labels", ()):
+                choices.of(str(label)).bad = True
+        strip.arrange()
+
+    def share_height(self) -> None:
+        """Strips are as high as they have rows."""
+        for row, strip in enumerate(self.strips.values()):
+            self.area.ci.layout.setRowStretchFactor(row, 2 + min(len(strip.drawn), 24))
+
+    # -- what is drawn, in words -------------------------------------------------------------------------------------
 
     def ask(self) -> None:
         """Ask the engine to draw what is chosen."""
@@ -313,15 +337,16 @@ class Panel(look.Card):
         self.reference.clear()
         self.reference.addItems([scheme for scheme in SCHEMES if scheme in possible])
         self.repair.setChecked(False)
-        self.choices.setEnabled(True)
-        self.choices.setVisible(bool(self.heads))
+        for widget in (self.reference_title, self.reference, self.repair):
+            widget.setEnabled(True)
+            widget.setVisible(bool(self.heads))
         self.say()
 
     def is_eeg(self, stream: StreamInfo) -> bool:
         return stream.kind == "eeg" or stream.key == self.eeg
 
     def say(self) -> None:
-        """In words what is drawn, when it is not what came or that was asked for."""
+        """In words what is drawn, when it is not everything as it came or that was asked for."""
         shown = [self.strips[stream.key].shown for stream in self.heads if stream.key in self.strips]
         asked = [one for one in shown if one.said]
         altered = any(one.altered for one in asked)
@@ -329,25 +354,31 @@ class Panel(look.Card):
         if len(self.heads) > 1:
             parts = [f"{look.plain(one.stream, 24)}: {part}" for one, part in zip(asked, parts, strict=True)]
         lead = "Not as recorded, for the eye only: " if altered else "Drawn as recorded: "
-        self.said.setText(lead + "; ".join(parts) + "." if parts else "")
-        self.said.setToolTip(f"{self.said.text()} {UNTOUCHED}" if parts else "")
+        words = [lead + "; ".join(parts) + "."] if parts else []
+        marked, hidden, beyond = [], 0, []
+        for strip in self.strips.values():
+            marked += [
+                name for name, label in zip(strip.names, strip.labels, strict=True) if strip.choices.of(label).bad
+            ]
+            hidden += len(strip.labels) - len(strip.drawn)
+            if len(strip.shown.labels) > MOST_CHANNELS:
+                beyond.append(
+                    f"{look.plain(strip.stream.key, 24)}: the first {MOST_CHANNELS} of "
+                    f"{len(strip.shown.labels)} channels are drawn."
+                )
+        if marked:
+            more = f" and {len(marked) - 6} more" if len(marked) > 6 else ""
+            words.append(f"⊗ marked bad by hand, for the eye only: {', '.join(marked[:6])}{more}.")
+        if hidden:
+            words.append(f"{hidden} channel{'s are' if hidden > 1 else ' is'} hidden.")
+        words += beyond
+        self.said.setText(" ".join(words))
+        self.said.setToolTip(f"{self.said.text()} {UNTOUCHED}" if words else "")
         colour = look.theme.other if altered else look.theme.muted
         self.said.setStyleSheet(f"color: {colour};")
         self.caption.setText("not as recorded" if altered else "unfiltered, centred for display")
 
-    def touch(self) -> None:
-        self.fitted = -math.inf
-        self.dirty = True
-
-    def set_gains(self) -> None:
-        """Take over the scales that were chosen."""
-        for strip in self.strips.values():
-            box = self.gains.get(strip.stream.kind)
-            chosen = box.currentData() if box else None
-            strip.fixed = chosen is not None
-            if chosen is not None:
-                strip.scale = float(chosen)
-        self.touch()
+    # -- messages ----------------------------------------------------------------------------------------------------
 
     def apply(self, update: Update) -> None:
         match update:
@@ -356,25 +387,31 @@ class Panel(look.Card):
                 self.used = used
                 self.eeg = dict(used).get("eeg", "")
                 self.marks.clear()
+                self.held = None
                 self.lay_out(streams)
                 self.offer(streams)
             case Traces(stream=key, times=times, data=data, gap=gap) if key in self.strips:
                 strip = self.strips[key]
                 if data.ndim != 2 or data.shape[1] < len(strip.names):
                     return
-                strip.history.append(times, data[:, : len(strip.names)], gap=gap)
+                strip.append(times, data, gap=gap)
             case Shown(stream=key) if key in self.strips:
                 self.strips[key].show(update)
                 self.reference.setCurrentText(update.reference)
                 self.repair.setChecked(update.repair)
+                self.channels.fill()
+                self.share_height()
                 self.say()
                 self.touch()
             case Beats(stream=key, channel=channel, times=times, waves=waves) if key in self.strips:
-                self.strips[key].beats.extend((moment, channel) for moment in times.tolist())
-                self.strips[key].waves.extend((channel, points) for points in waves)
+                for moment in times.tolist():
+                    self.strips[key].beats.add(moment, channel)
+                for points in waves:
+                    self.strips[key].waves.add(float(points[4]), (channel, points))
                 self.waves.show()
             case Marked(time=time, label=text):
-                self.marks.append((time - self.start, look.plain(text, 40)))
+                self.marks.add(time, look.plain(text, 40))
+                self.redo = True
             case Estimated(quality=quality):
                 for key, strip in self.strips.items():
                     kinds = [kind for kind, stream in self.used if stream == key]
@@ -386,14 +423,17 @@ class Panel(look.Card):
                     if brain.stream in self.strips and brain.stream not in fed:
                         bad = (one.channel for one in brain.verdicts if one.level == "bad")
                         self.strips[brain.stream].judge(frozenset(bad))
+            case Health(record=record):
+                self.recording = bool(record)
+                return
             case Cleared():
                 for strip in self.strips.values():
-                    strip.history.forget()
-                    strip.beats.clear()
-                    strip.waves.clear()
+                    strip.forget()
                 self.marks.clear()
+                self.held = None
             case Ended():
-                self.choices.setEnabled(False)  # nobody is there who could draw anything else
+                for widget in (self.reference, self.repair):
+                    widget.setEnabled(False)  # nobody is there who could draw anything else
             case _:
                 return
         self.dirty = True
@@ -410,33 +450,138 @@ class Panel(look.Card):
             plot = self.area.addPlot(row=row, col=0)
             plots.prepare(plot)
             plot.showGrid(x=True, y=False, alpha=0.12)
-            plot.getAxis("left").setWidth(64)
+            plot.getAxis("left").setWidth(72)
             plot.getAxis("left").setTextPen(look.theme.text)
             last = row == len(signals) - 1
-            plots.tell_time(plot.getAxis("bottom"))
+            strip = Strip(stream, plot)
+            plots.tell_time(plot.getAxis("bottom"), strip.when)
             plot.getAxis("bottom").setStyle(showValues=last)
             plot.getAxis("bottom").setHeight(24 if last else 3)
-            strip = Strip(stream, plot)
+            self.recall_channels(strip)
             self.strips[stream.key] = strip
             self.lines.append(plots.Marks(plot))
-            self.area.ci.layout.setRowStretchFactor(row, 2 + min(len(strip.names), 24))
+        self.share_height()
+        self.channels.offer(self.strips)
         self.set_gains()
+
+    # -- going back --------------------------------------------------------------------------------------------------
+
+    @property
+    def newest(self) -> float:
+        """Session clock of the newest samples."""
+        newest = [strip.history.newest for strip in self.strips.values() if math.isfinite(strip.history.newest)]
+        return max(newest, default=self.start + self.seconds)
+
+    @property
+    def oldest(self) -> float:
+        """Of the oldest ones that were kept."""
+        oldest = [strip.oldest for strip in self.strips.values() if math.isfinite(strip.oldest)]
+        return min(oldest, default=self.start)
+
+    @property
+    def seconds(self) -> float:
+        return float(self.timebase.currentData())
+
+    def toggle_hold(self) -> None:
+        """Hold the picture, or go back to now."""
+        self.look_at(self.newest if self.held is None else None)
+        if self.held is not None:
+            self.past.setFocus()  # the arrow keys go through the session at once
+
+    def look_at(self, right: float | None) -> None:
+        """Show what was there until ``right`` on the session clock, or what comes now."""
+        if right is not None:
+            right = min(max(right, self.oldest + self.seconds), self.newest)
+        self.held = right
+        self.touch()
+
+    def go(self, value: int) -> None:
+        """The bar was moved: at its right end the picture follows the session again."""
+        self.look_at(self.base + value / TENTHS + self.seconds if value < self.past.maximum() else None)
+
+    def go_by(self, seconds: float) -> None:
+        """Go by so much; beyond the newest samples is now."""
+        right = (self.newest if self.held is None else self.held) + seconds
+        self.look_at(right if right < self.newest else None)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        """Wheel and trackpad over the signals; a click on a row goes to it in the list of channels."""
+        if isinstance(event, QWheelEvent):
+            return self.wheel(event)
+        released = event.type() == QEvent.Type.MouseButtonRelease
+        if released and isinstance(event, QMouseEvent) and self.channels.isVisible():
+            self.choose_at(event.position())
+        return super().eventFilter(watched, event)
+
+    def wheel(self, event: QWheelEvent) -> bool:
+        turned, exact = event.angleDelta(), event.pixelDelta()
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            step = (turned.y() < 0) - (turned.y() > 0)
+            self.timebase.setCurrentIndex(min(max(self.timebase.currentIndex() + step, 0), len(TIMEBASES) - 1))
+            return True
+        across, pixels = turned.x(), exact.x()
+        if event.modifiers() & Qt.KeyboardModifier.ShiftModifier and not across:
+            across, pixels = turned.y(), exact.y()
+        if not across and not pixels:
+            return False
+        width = max(self.area.width() - MARGIN, 100.0)
+        self.go_by(-self.seconds * (pixels / width if pixels else across / 1200))
+        return True
+
+    def choose_at(self, position: QPointF) -> None:
+        at = self.area.mapToScene(position.toPoint())
+        for key, strip in self.strips.items():
+            if strip.plot.sceneBoundingRect().contains(at):
+                column = strip.row_at(strip.plot.getViewBox().mapSceneToView(at).y())
+                if column >= 0:
+                    self.channels.choose(key, strip.labels[column])
+
+    def tell_where(self, view: View) -> None:
+        """The bar, and in words what part of the session is seen."""
+        newest, oldest = self.newest, self.oldest
+        if not self.past.isSliderDown():
+            self.base = oldest
+            self.past.blockSignals(True)
+            self.past.setRange(0, max(0, math.ceil((newest - oldest - view.seconds) * TENTHS)))
+            self.past.setPageStep(max(1, round(view.seconds * TENTHS)))
+            self.past.setSingleStep(max(1, round(view.seconds * TENTHS / 5)))
+            right = (view.now - view.seconds - oldest) * TENTHS
+            self.past.setValue(self.past.maximum() if self.held is None else min(round(right), self.past.maximum() - 1))
+            self.past.blockSignals(False)
+        self.hold.setText("Hold (F)" if self.held is None else "Back to now (F)")
+        if self.held is None:
+            words = "now"
+            if oldest > self.start + 1.0 and newest - oldest > view.seconds:
+                words = f"now; what came since {look.clock(oldest - self.start)} can be seen again"
+        else:
+            low, high = (look.clock(time - self.start) for time in (max(view.oldest, self.start), view.now))
+            on = "recording goes on" if self.recording else "the session goes on"
+            words = f"Held at {low} to {high}; {on}, now {look.clock(newest - self.start)}"
+            grain = max(strip.history.grain(view.oldest) for strip in self.strips.values())
+            if grain:
+                words += f"; so long ago: smallest and largest value of each {1000 * grain:.0f} ms"
+        if self.where.text() != words:
+            self.where.setText(words)
+            self.where.setToolTip(words)
+            self.where.setStyleSheet("" if self.held is None else f"color: {look.theme.accent}; font-weight: 600;")
 
     def refresh(self) -> None:
         if not self.dirty or not self.strips:
             return
         self.dirty = False
         look.fit_height(self.said)
-        seconds = float(self.timebase.currentData())
-        newest = [strip.history.newest for strip in self.strips.values() if math.isfinite(strip.history.newest)]
-        now = max(newest, default=self.start + seconds)
+        now = self.newest if self.held is None else self.held
+        view = View(self.start, now, self.seconds, sweep=self.sweep.isChecked() and self.held is None)
+        self.tell_where(view)
+        if self.held is not None and not self.redo:
+            return
+        self.redo = False
         fit = abs(now - self.fitted) >= 1.0
         if fit:
             self.fitted = now
+        marks = sorted((view.x(time), text) for time, text in self.marks.between(view.oldest, view.now))
         for index, strip in enumerate(self.strips.values()):
             width = strip.plot.getViewBox().width()
-            strip.draw(now, seconds, self.start, width, fit=fit, waves=self.waves.isChecked())
-            low, high = now - self.start - seconds, now - self.start
-            strip.plot.setXRange(low, high + MARGIN * seconds / max(width - MARGIN, 1.0), padding=0)
-            texts = self.marks if index == 0 else [(time, "") for time, _ in self.marks]
-            self.lines[index].show(texts, low, high, strip.high, width - MARGIN)
+            strip.draw(view, fit=fit, waves=self.waves.isChecked())
+            texts = marks if index == 0 else [(time, "") for time, _ in marks]
+            self.lines[index].show(texts, view.left, view.right, strip.high, width - MARGIN)

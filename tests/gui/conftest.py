@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from PySide6.QtCore import QSettings
 from PySide6.QtWidgets import QApplication, QLabel
 
 from devices.api import StreamInfo
+from gui import remember
 from gui.board import Board
 from models.api import Estimate, Verdict
 from realtime.api import (
@@ -230,6 +232,14 @@ class Bench:
     def texts(self) -> str:
         """Every text of a label that can be seen."""
         return "\n".join(label.text() for label in self.board.findChildren(QLabel) if label.isVisible())
+
+
+@pytest.fixture(autouse=True)
+def no_home(tmp_path):
+    """What a dashboard remembers is never read from or written to the home of whoever runs the tests."""
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))
+    yield
+    remember.use(None)
 
 
 @pytest.fixture

@@ -199,12 +199,14 @@ def test_the_window_runs_until_it_is_closed_and_stops_the_replay(make_script, qt
     from gui.board import Board
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    closed = []
+    closed, heights = [], []
 
     def close_when_drawn() -> None:
         for window in QApplication.topLevelWidgets():
             if isinstance(window, Board) and window.isVisible() and window.health is not None:
                 closed.append(window.title.text())
+                heights.append(window.height())
+                window.resize(790, 690)
                 window.close()
                 return
         if time.monotonic() < limit:
@@ -215,10 +217,12 @@ def test_the_window_runs_until_it_is_closed_and_stops_the_replay(make_script, qt
     with Server() as server:
         for update in make_script().updates():
             server.publish(update)
-        limit = time.monotonic() + 60
-        QTimer.singleShot(20, close_when_drawn)
-        assert app.main(["--attach", server.address]) == 0
-        assert closed == ["replay of sub-05.xdf"]
+        for expected in (900, 690):  # the second window is as high as the first one was made
+            limit = time.monotonic() + 60
+            QTimer.singleShot(20, close_when_drawn)
+            assert app.main(["--attach", server.address]) == 0
+            assert closed.pop() == "replay of sub-05.xdf"
+            assert heights.pop() == expected
         commands = []
         qtbot.waitUntil(lambda: bool(commands.extend(server.commands()) or commands))
-    assert [type(command).__name__ for command in commands] == ["Stop"]
+    assert {type(command).__name__ for command in commands} == {"Stop"}

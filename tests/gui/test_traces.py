@@ -99,7 +99,7 @@ def test_another_reference_is_chosen_with_the_keyboard_drawn_at_once_and_said(be
     assert bench.sent == [SetDisplay("average", repair=False)]
     engine.obey()
     strip = panel.strips["cap"]
-    times, rows = strip.history.since(0.0, 10**6)
+    times, rows = strip.history.between(0.0, np.inf, 10**6)
     assert len(times) == engine.at  # what came before the choice is drawn anew, without more of it
     assert np.abs(rows.sum(axis=1)).max() < 0.01
     assert panel.said.text() == "Not as recorded, for the eye only: average of 9 electrodes."
@@ -128,13 +128,13 @@ def test_a_bipolar_montage_has_a_row_for_every_pair_and_back_again_every_channel
 def test_repair_is_switched_on_with_the_space_bar_which_then_does_not_pause_the_replay(bench, engine, qtbot):
     panel = bench.panel("traces")
     raw = panel.strips["cap"].curve.opts["pen"].color().name()
-    tops = np.abs(panel.strips["cap"].history.since(0.0, 10**6)[1][:, 1:]).max()
+    tops = np.abs(panel.strips["cap"].history.between(0.0, np.inf, 10**6)[1][:, 1:]).max()
     panel.repair.setFocus()
     qtbot.keyClick(panel.repair, Qt.Key.Key_Space)
     assert bench.sent == [SetDisplay("as recorded", repair=True)]
     engine.obey()
     strip = panel.strips["cap"]
-    assert np.abs(strip.history.since(0.0, 10**6)[1][:, 1:]).max() < 0.5 * tops
+    assert np.abs(strip.history.between(0.0, np.inf, 10**6)[1][:, 1:]).max() < 0.5 * tops
     assert panel.said.text().startswith("Not as recorded, for the eye only: without blinks (")
     assert "no channel is bad" in panel.said.text()
     assert strip.curve.opts["pen"].color().name() == look.theme.other.lower() != raw
@@ -142,7 +142,7 @@ def test_repair_is_switched_on_with_the_space_bar_which_then_does_not_pause_the_
     engine.obey()
     assert not panel.repair.isChecked()
     assert strip.curve.opts["pen"].color().name() == raw
-    assert np.abs(strip.history.since(0.0, 10**6)[1][:, 1:]).max() == tops
+    assert np.abs(strip.history.between(0.0, np.inf, 10**6)[1][:, 1:]).max() == tops
 
 
 def test_why_blinks_are_still_seen_is_said(bench, make_script):
