@@ -39,6 +39,8 @@ REST_SECONDS = 60.0
 """Of the beginning of a session; the resting baseline, never scored."""
 TRAIN_EVERY, SCORE_EVERY = 2.0, 5.0
 """Seconds: of the windows cut at the live hop, those whose end is a multiple of it are trained on, are scored."""
+BLOCK = 64
+"""Windows that are copied at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,9 +174,11 @@ def labelled(
     gate: Gate,
     target: Target,
     every: tuple[float, float],
+    room: Callable[[tuple[int, int, int]], NDArray[np.float32]] | None = None,
 ) -> Prepared:
     """Windows as training takes them, of which ``read(kind, rows)`` gives the signals (rows, channels, time) as cut.
 
+    ``room`` gives the array that they are put into, in memory when it is not said.
     ``every`` are the seconds at whose multiples windows end that are trained on, and that are scored. Windows outside
     the resting baseline are left out where nothing is told of ``target``. Raises TrainingError when none is left.
     """
@@ -199,7 +203,11 @@ def labelled(
     )
     signals = {}
     for number, entry in enumerate(_inputs(spec)):
-        seen = read(entry.kind, rows)
+        shape = (len(rows), len(entry.channels), round(spec.seconds * spec.rate))
+        seen = np.empty(shape, np.float32) if room is None else room(shape)
+        for first in range(0, len(rows), BLOCK):
+            block = slice(first, first + BLOCK)
+            seen[block] = read(entry.kind, rows[block])
         for place in np.flatnonzero(usable[:, number]):
             verdicts = [
                 Verdict(channel, float(score))

@@ -24,12 +24,14 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import platform
 import re
 import shutil
 import signal
+import tempfile
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -78,6 +80,8 @@ resting baseline, of which live sessions count the share that is good."""
 LIST, PART, UNFINISHED = "shards.json", "part.json", ".making-"
 TOGETHER = 16
 """Windows that are held before they are written."""
+IN_MEMORY = 2_000_000_000
+"""Bytes of labelled windows of one kind; more are kept in a file while they are used."""
 OPEN = 128
 """Files that are kept mapped while windows are read."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -618,8 +622,10 @@ class Shards:
         return out
 
     def prepared(self, gate: Gate, target: Target) -> Prepared:
-        """The windows as `offline_training.finetune` takes them, in memory: 0.16 MB for each of 10 s with both kinds.
+        """The windows as `offline_training.finetune` takes them: 0.16 MB for each of 10 s with both kinds.
 
+        Those that take more than `IN_MEMORY` bytes of a kind lie in a file without a name in the folder of the shards,
+        which is gone with the last who uses them.
         Raises TrainingError when the data set does not tell ``target``, or a kind was not prepared.
         """
         if target.name not in self.targets:
@@ -633,7 +639,22 @@ class Shards:
             present={kind: self.column(f"present_{kind}") for kind in self.kinds},
             score={kind: self.column(f"score_{kind}") for kind in self.kinds},
         )
-        return labelled(self.signals, columns, self.spec, gate, target, self.every)
+        return labelled(self.signals, columns, self.spec, gate, target, self.every, self._room)
+
+    def _room(self, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+        if 4 * math.prod(shape) <= IN_MEMORY:
+            return np.empty(shape, np.float32)
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                # Taken from the disk now: a mapping that finds it full later ends the process without a word.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
+                return np.memmap(file, np.float32, "r+" if hasattr(os, "posix_fallocate") else "w+", shape=shape)
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder}: has no room for {4 * math.prod(shape) / 1e9:.1f} GB that are needed while training "
+                f"({error.strerror})."
+            ) from None
 
     def _column(self, part: str, name: str) -> NDArray[np.float64]:
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from offline_training import shards
 from offline_training.api import TrainingError
@@ -197,6 +198,22 @@ def test_labelled_windows_from_disk_are_those_prepared_in_memory(write_archive, 
     assert np.array_equal(again.signals["eeg"], fresh.signals["eeg"])
     assert np.array_equal(again.trained, fresh.trained)
     assert again.baseline.sum() == 2 * 51
+
+
+def test_labelled_windows_that_do_not_fit_into_memory_are_the_same_from_a_file_that_leaves_nothing(
+    write_archive, tmp_path, monkeypatch
+):
+    write_archive(tmp_path, people=1, rest=80, load=20)
+    shards.write(shards.plan("eegmat", tmp_path), tmp_path / "shards")
+    stored = shards.Shards(tmp_path / "shards")
+    before = files(tmp_path)
+    small = stored.prepared(DEFAULT_GATE, eegmat.TARGET)
+    monkeypatch.setattr(shards, "IN_MEMORY", 1000)
+    large = stored.prepared(DEFAULT_GATE, eegmat.TARGET)
+    assert isinstance(large.signals["eeg"], np.memmap)
+    assert np.array_equal(large.signals["eeg"], small.signals["eeg"])
+    assert torch.from_numpy(large.signals["eeg"][np.array([3, 1])]).shape == (2, 19, 2000)
+    assert files(tmp_path) == before
 
 
 def test_shards_may_be_handed_to_other_processes(write_ecg, tmp_path):
