@@ -32,13 +32,8 @@ class Crowd:
         self._runtime = runtime
         self._together = together
 
-    def update(self, due: Sequence[tuple[Model, Window]]) -> list[Outcome]:
-        """The outcome of each window, in the order of ``due``; the models differ and are of one bundle."""
-        outcomes = dict(self.run(due))
-        return [outcomes[index] for index in range(len(due))]
-
     def run(self, due: Sequence[tuple[Model, Window]]) -> Iterator[tuple[int, Outcome]]:
-        """The same as they come: place in ``due`` and outcome, of each window as soon as it is done."""
+        """The outcome of each window as soon as it is done, with its place in ``due``. All models are of one bundle."""
         if len({id(model) for model, _ in due}) < len(due):
             raise ValueError("a model has two windows due at once; give them one after the other")
         if len({model.bundle.hash for model, _ in due}) > 1:

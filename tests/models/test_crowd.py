@@ -34,6 +34,12 @@ class Counting:
         return self.runtime(inputs)
 
 
+def outcomes_of(crowd, due):
+    """In the order of ``due``."""
+    found = dict(crowd.run(due))
+    return [found[index] for index in range(len(due))]
+
+
 def course(window, person, second):
     """The window of one person at a second: each began at another time and has troubles of their own."""
     t = second - 2 * (person % 5)
@@ -69,7 +75,7 @@ def together(bundle, runtime, window, seconds, size, shuffled=True):
         due = [(person, one) for person, one in due if one is not None]
         if shuffled:
             random.shuffle(due)
-        outcomes = crowd.update([(models[person], one) for person, one in due])
+        outcomes = outcomes_of(crowd, [(models[person], one) for person, one in due])
         told.append({person: outcome for (person, _), outcome in zip(due, outcomes, strict=True)})
     return told
 
@@ -123,7 +129,7 @@ def running(bundle, runtime, window):
 def test_a_window_of_a_wrong_shape_costs_only_its_own_person(bundle, runtime, window, running, size):
     due = [window(30.0 + person) for person in range(4)]
     short = replace(due[1], signals={kind: signal[:, :-1] for kind, signal in due[1].signals.items()})
-    outcomes = Crowd(runtime, size).update(list(zip(running, [due[0], short, due[2], due[3]], strict=True)))
+    outcomes = outcomes_of(Crowd(runtime, size), list(zip(running, [due[0], short, due[2], due[3]], strict=True)))
     assert isinstance(outcomes[1], ModelError)
     assert [outcomes[person].used for person in (0, 2, 3)] == [("eeg", "ecg")] * 3
     assert running[1].update(due[1]).used == ("eeg", "ecg")
@@ -134,7 +140,7 @@ def test_values_that_are_not_numbers_cost_only_their_own_person(runtime, window,
     wanted = [running[person].update(due[person]) for person in (0, 2, 3)]
     for signal in due[1].signals.values():
         signal[:] = np.nan
-    outcomes = Crowd(runtime, 4).update(list(zip(running, due, strict=True)))
+    outcomes = outcomes_of(Crowd(runtime, 4), list(zip(running, due, strict=True)))
     assert "not numbers" in outcomes[1].withheld
     for person, alone_told in zip((0, 2, 3), wanted, strict=True):
         np.testing.assert_allclose(outcomes[person].mean, alone_told.mean, rtol=TOLERANCE)
@@ -164,7 +170,7 @@ def test_a_runtime_that_fails_for_one_window_costs_only_its_own_person(
     due = [window(30.0 + person) for person in range(4)]
     wanted = [model.update(one) for model, one in zip(running, due, strict=True)]
     crowd = Crowd(Choosy(runtime, due[2].signals["eeg"], value), size)
-    outcomes = crowd.update(list(zip(running, due, strict=True)))
+    outcomes = outcomes_of(crowd, list(zip(running, due, strict=True)))
     guilty = outcomes.pop(2)
     assert said in (str(guilty) if value is None else guilty.withheld)
     for outcome, alone_told in zip(outcomes, wanted[:2] + wanted[3:], strict=True):
@@ -175,23 +181,23 @@ def test_a_runtime_that_gives_too_few_rows_is_asked_for_each_window_alone(runtim
     def short(inputs):
         return {name: values[:1] for name, values in runtime(inputs).items()}
 
-    outcomes = Crowd(short, 4).update([(model, window(30.0)) for model in running])
+    outcomes = outcomes_of(Crowd(short, 4), [(model, window(30.0)) for model in running])
     assert all(outcome.used == ("eeg", "ecg") for outcome in outcomes)
 
 
 def test_nobody_due_is_no_call(runtime):
     counting = Counting(runtime)
-    assert Crowd(counting, 16).update([]) == []
+    assert outcomes_of(Crowd(counting, 16), []) == []
     assert counting.calls == []
 
 
 def test_what_cannot_be_meant_is_refused(bundle, runtime, window, tmp_path):
     model = Model(bundle, runtime)
     with pytest.raises(ValueError, match="two windows due at once"):
-        Crowd(runtime, 4).update([(model, window(4.0)), (model, window(5.0))])
+        outcomes_of(Crowd(runtime, 4), [(model, window(4.0)), (model, window(5.0))])
     files = {name: bundle.read(name) for name in bundle.files}
     other = write_bundle(tmp_path / "other", replace(bundle.manifest, version="0.2"), files)
     with pytest.raises(ValueError, match="different bundles"):
-        Crowd(runtime, 4).update([(model, window(4.0)), (Model(other, runtime), window(4.0))])
+        outcomes_of(Crowd(runtime, 4), [(model, window(4.0)), (Model(other, runtime), window(4.0))])
     with pytest.raises(ValueError, match="at least 1"):
         Crowd(runtime, 0)
