@@ -12,7 +12,7 @@ from pathlib import Path
 from models.api import ModelError
 from offline_training.api import TrainingError
 
-NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn")
+NEEDED = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "pyriemann", "accelerate", "matplotlib")
 """Of the train extra; an installation that only runs models has none of them."""
 EPILOG = """\
 the file that --data must hold:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
-from models.bundle import BinaryCalibration, ContinuousCalibration, OrdinalCalibration
+from models.bundle import BinaryCalibration, Calibration, ContinuousCalibration, OrdinalCalibration, Target
+from offline_training.api import TrainingError
 
 THRESHOLD = 0.0
 """Log odds; fixed beforehand, never fitted."""
@@ -29,11 +31,19 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
+    """Of a target with more than two classes the first four are of the upper half of its range against the lower."""
+
     balanced_accuracy: Figure
     auroc: Figure
     macro_f1: Figure
     windows: int
     people: int
+    calibration_error: Figure | None = None
+    """Expected, of probabilities calibrated on the other folds."""
+    rank_correlation: Figure | None = None
+    """Spearman's, between values and estimates of one person, the mean of the people whose values differ."""
+    absolute_error: Figure | None = None
+    """Mean, on the target's own range, everyone counting alike."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -70,22 +80,77 @@ def auroc(label: NDArray[np.int64], logit: NDArray[np.float64], weight: NDArray[
 
 
 def score(
-    label: NDArray[np.int64], logit: NDArray[np.float64], person: NDArray[np.str_], *, draws: int = 2000, seed: int = 0
+    label: NDArray[np.int64],
+    logit: NDArray[np.float64],
+    person: NDArray[np.str_],
+    *,
+    probability: NDArray[np.float64] | None = None,
+    value: NDArray[np.float64] | None = None,
+    expected: NDArray[np.float64] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Scores:
-    """The three figures over windows (n,), each with a 95 % percentile interval over ``draws`` resamples of people."""
+    """The figures over windows (n,), each with a 95 % percentile interval over ``draws`` resamples of people.
+
+    ``label`` is 0 or 1 and ``logit`` is compared with `THRESHOLD`. With calibrated probabilities of class 1 there is a
+    calibration error, with values and what was ``expected`` of them rank correlation and absolute error.
+    """
     people, index = np.unique(person, return_inverse=True)
+    if len(set(label.tolist())) < 2:
+        raise TrainingError("every window to be scored is of one class; nothing can be told apart.")
     random = np.random.default_rng(seed)
-    rows: list[tuple[float, float, float]] = []
-    while len(rows) < draws:
+    drawn: list[NDArray[np.int64]] = []
+    while len(drawn) < draws:
         times = np.bincount(random.integers(len(people), size=len(people)), minlength=len(people))
-        weight = times[index].astype(np.float64)
-        if weight[label == 1].sum() == 0.0 or weight[label == 0].sum() == 0.0:
-            continue
-        rows.append(_measure(label, logit, weight))
-    low, high = np.percentile(np.array(rows), [2.5, 97.5], axis=0)
-    values = _measure(label, logit, None)
-    figures = [Figure(*map(float, figure)) for figure in zip(values, low, high, strict=True)]
-    return Scores(figures[0], figures[1], figures[2], windows=len(label), people=len(people))
+        weight = times[index]
+        if weight[label == 1].sum() and weight[label == 0].sum():
+            drawn.append(times)
+
+    def figure(measure: Callable[[NDArray[np.float64] | None], Sequence[float]]) -> list[Figure]:
+        values = measure(None)
+        rows = np.array([measure(times.astype(np.float64)) for times in drawn])
+        low, high = np.nanpercentile(rows, [2.5, 97.5], axis=0)
+        return [Figure(*map(float, row)) for row in zip(values, low, high, strict=True)]
+
+    main = figure(lambda times: _measure(label, logit, None if times is None else times[index]))
+    off = None
+    if probability is not None:
+        chance = probability
+
+        def calibration(times: NDArray[np.float64] | None) -> list[float]:
+            return [calibration_error(label, chance, weight=None if times is None else times[index])]
+
+        off = figure(calibration)[0]
+    rank = distance = None
+    if value is not None and expected is not None:
+        own = np.array([rank_correlation(value[index == who], expected[index == who]) for who in range(len(people))])
+        error = np.array([np.abs(value - expected)[index == who].mean() for who in range(len(people))])
+
+        def over_people(times: NDArray[np.float64] | None) -> list[float]:
+            weight = np.ones(len(people)) if times is None else times
+            known = np.isfinite(own) & (weight > 0)
+            mean = float(np.average(own[known], weights=weight[known])) if known.any() else math.nan
+            return [mean, float(np.average(error, weights=weight))]
+
+        found = figure(over_people)
+        rank, distance = found[0] if math.isfinite(found[0].value) else None, found[1]
+    return Scores(
+        main[0],
+        main[1],
+        main[2],
+        windows=len(label),
+        people=len(people),
+        calibration_error=off,
+        rank_correlation=rank,
+        absolute_error=distance,
+    )
+
+
+def rank_correlation(value: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """Spearman's of two (n,); NaN when one of them never changes."""
+    if len(set(value.tolist())) < 2 or len(set(expected.tolist())) < 2:
+        return math.nan
+    return float(stats.spearmanr(value, expected).statistic)
 
 
 def _measure(
@@ -205,25 +270,75 @@ def calibrate_continuous(
     return ContinuousCalibration(slope=slope, intercept=intercept, sd=float(np.sqrt(weight @ np.square(off))))
 
 
-def calibration_error(label: NDArray[np.int64], probability: NDArray[np.float64], bins: int = 10) -> float:
-    """Expected calibration error, class-balanced, over ``bins`` equal parts of 0..1."""
-    weight = class_weights(label)
-    part = np.minimum((probability * bins).astype(int), bins - 1)
-    total = np.bincount(part, weight, bins)
-    claimed = np.bincount(part, weight * probability, bins)
-    true = np.bincount(part, weight * label, bins)
-    return float(np.abs(claimed - true).sum() / total.sum())
+def fit(
+    target: Target,
+    label: NDArray[np.int64],
+    value: NDArray[np.float64],
+    logit: NDArray[np.float64],
+    person: NDArray[np.str_],
+) -> Calibration:
+    """The calibration of a target of any kind, from raw logits (n,) of people not trained on.
+
+    ``label`` are classes or levels, ``value`` what was told. Raises TrainingError when all are of one class.
+    """
+    if target.kind == "continuous":
+        return calibrate_continuous(value, logit, person)
+    if len(set(label.tolist())) < 2:
+        raise TrainingError(f"{target.name}: people to calibrate on are all of one class; there are too few.")
+    if target.kind == "ordinal":
+        return calibrate_ordinal(label, logit, person, len(target.levels))
+    return calibrate(label, logit, person).of_manifest()
 
 
-def nested_calibration_error(
-    label: NDArray[np.int64], logit: NDArray[np.float64], person: NDArray[np.str_], fold: NDArray[np.int64]
-) -> float:
-    """`calibration_error` where each fold is calibrated on the log odds of the other folds. ``fold`` is (n,)."""
-    probability = np.empty(len(label))
+def estimate(
+    target: Target, calibration: Calibration, logit: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a bundle says of raw logits (n,), on the target's range, and how probable the upper half of it is."""
+    low, high = target.range
+    middle = 0.5 * (low + high)
+    if isinstance(calibration, BinaryCalibration):
+        upper = special.expit(logit / calibration.temperature + calibration.bias)
+        return low + (high - low) * upper, upper
+    if isinstance(calibration, OrdinalCalibration):
+        above = special.expit(logit[:, None] / calibration.temperature - np.array(calibration.thresholds))
+        upper = above[:, sum(level <= middle for level in target.levels) - 1]
+        return np.asarray(target.levels[0] + above @ np.diff(target.levels)), upper
+    line = calibration.slope * logit + calibration.intercept
+    return line.clip(low, high), special.ndtr((line - middle) / max(calibration.sd, 1e-9))
+
+
+def nested(
+    target: Target,
+    label: NDArray[np.int64],
+    value: NDArray[np.float64],
+    logit: NDArray[np.float64],
+    person: NDArray[np.str_],
+    fold: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`estimate` where each fold is calibrated on the raw logits (n,) of the other folds. ``fold`` is (n,)."""
+    expected, upper = np.empty(len(label)), np.empty(len(label))
     for number in np.unique(fold):
         other, own = fold != number, fold == number
-        probability[own] = special.expit(calibrate(label[other], logit[other], person[other])(logit[own]))
-    return calibration_error(label, probability)
+        found = fit(target, label[other], value[other], logit[other], person[other])
+        expected[own], upper[own] = estimate(target, found, logit[own])
+    return expected, upper
+
+
+def calibration_error(
+    label: NDArray[np.int64],
+    probability: NDArray[np.float64],
+    bins: int = 10,
+    weight: NDArray[np.float64] | None = None,
+) -> float:
+    """Expected calibration error, class-balanced, over ``bins`` equal parts of 0..1; ``weight`` (n,) counts windows."""
+    times = np.ones(len(label)) if weight is None else weight
+    sums = np.array([times[label == 0].sum(), times[label == 1].sum()])
+    times = 0.5 * times.sum() / sums[label] * times
+    part = np.minimum((probability * bins).astype(int), bins - 1)
+    total = np.bincount(part, times, bins)
+    claimed = np.bincount(part, times * probability, bins)
+    true = np.bincount(part, times * label, bins)
+    return float(np.abs(claimed - true).sum() / total.sum())
 
 
 def per_person(
@@ -241,12 +356,23 @@ def per_person(
     return rows
 
 
+COLUMNS = (
+    ("balanced accuracy", "balanced_accuracy"),
+    ("AUROC", "auroc"),
+    ("macro F1", "macro_f1"),
+    ("calibration error", "calibration_error"),
+    ("rank correlation", "rank_correlation"),
+    ("absolute error", "absolute_error"),
+)
+"""What a table calls the figures of `Scores`."""
+
+
 def table(rows: Mapping[str, Scores]) -> str:
     """The rows as text, one line each, figures with their 95 % intervals over people."""
+    columns = [(name, key) for name, key in COLUMNS if any(getattr(row, key) is not None for row in rows.values())]
     width = max(len(name) for name in rows)
-    head = f"{'':{width}}  {'balanced accuracy':22}  {'AUROC':22}  {'macro F1':22}  people  windows"
-    lines: Sequence[str] = [
-        f"{name:{width}}  {s.balanced_accuracy!s:22}  {s.auroc!s:22}  {s.macro_f1!s:22}  {s.people:6}  {s.windows:7}"
-        for name, s in rows.items()
-    ]
-    return "\n".join([head, *lines])
+    lines = ["  ".join([" " * width, *(f"{name:22}" for name, _ in columns), "people", "windows"])]
+    for name, row in rows.items():
+        figures = [f"{str(found) if (found := getattr(row, key)) is not None else '':22}" for _, key in columns]
+        lines.append("  ".join([f"{name:{width}}", *figures, f"{row.people:6}", f"{row.windows:7}"]))
+    return "\n".join(lines)

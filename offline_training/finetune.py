@@ -8,8 +8,11 @@ normalising. Which kinds take part is drawn too, so that either may be missing l
 from __future__ import annotations
 
 import copy
+import importlib
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,7 +22,7 @@ from torch import Tensor
 from models.calibration import resting_statistics
 from models.distance import Reference, fit_reference
 from models.distance import seen_from_rest as less_rest
-from models.encoders.cbramod import Config
+from models.encoders import EncoderConfig, cbramod, encoders
 from models.fusion import Z_LIMIT, FusionConfig, FusionModel
 from offline_training.api import TrainingError
 from offline_training.objectives import Objective, balance
@@ -35,6 +38,8 @@ FULL_BASELINE = 51
 class Settings:
     """Size of the network and how it is trained. Written into the manifest."""
 
+    encoder: str = cbramod.Config().encoder
+    """Of EEG and of ECG; sizes of any other than CBraMod are its own, not the next five."""
     d_model: int = 40
     layers: int = 2
     heads: int = 4
@@ -70,36 +75,52 @@ class Settings:
     """A person's resting spread is never believed to be below this share of the pooled one."""
     variability: bool = False
     """Give the head log RMSSD too."""
+    eeg: EncoderConfig | None = None
+    """That of weights that training begins with, instead of one as described above."""
+    ecg: EncoderConfig | None = None
 
     def network(self, eeg_channels: int, ecg_channels: int, seconds: int, rate: int) -> FusionConfig:
-        eeg = Config(
-            d_model=self.d_model,
-            layers=self.layers,
-            heads=self.heads,
-            ffn=self.ffn,
-            dropout=self.dropout,
-            position_kernel=self.position_kernel,
-        )
-        ecg = Config(
-            d_model=self.d_model,
-            layers=self.layers,
-            heads=self.heads,
-            ffn=self.ffn,
-            dropout=self.dropout,
-            position_kernel=(1, self.position_kernel[1]),
-        )
         return FusionConfig(
             eeg_channels=eeg_channels,
             ecg_channels=ecg_channels,
             seconds=seconds,
             rate=rate,
-            eeg=eeg,
-            ecg=ecg,
+            eeg=self.eeg or self._described(self.position_kernel),
+            ecg=self.ecg or self._described((1, self.position_kernel[1])),
             band_power=True,
             heart=True,
             variability=self.variability,
             head_dropout=self.head_dropout,
         )
+
+    def _described(self, position_kernel: tuple[int, int]) -> EncoderConfig:
+        if self.encoder not in encoders():
+            raise TrainingError(f"encoder {self.encoder!r:.40}: there are {', '.join(encoders())}.")
+        if self.encoder != cbramod.Config().encoder:
+            other: EncoderConfig = importlib.import_module(f"models.encoders.{self.encoder}").Config()
+            return other
+        try:
+            return cbramod.Config(
+                d_model=self.d_model,
+                layers=self.layers,
+                heads=self.heads,
+                ffn=self.ffn,
+                dropout=self.dropout,
+                position_kernel=position_kernel,
+            )
+        except ValueError as error:
+            raise TrainingError(f"no such encoder can be built: {error}.") from None
+
+
+SIZES: Mapping[str, Mapping[str, object]] = {
+    "small": {},
+    "medium": {"d_model": 80, "layers": 4, "ffn": 160},
+    "published": {
+        name: getattr(cbramod.Config(), name)
+        for name in ("d_model", "layers", "heads", "ffn", "dropout", "position_kernel")
+    },
+}
+"""Name -> what of `Settings` makes CBraMod of this size; small is that of the model that ships."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,15 +142,25 @@ class Start:
     seed: int
 
 
-def draw(prepared: Prepared, settings: Settings, seed: int) -> Start:
-    """The network that training begins with."""
+def draw(
+    prepared: Prepared,
+    settings: Settings,
+    seed: int,
+    weights: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
+    made: Callable[[FusionConfig], FusionModel] = FusionModel,
+) -> Start:
+    """The network that training begins with: as drawn, but for encoders of which there are ``weights``, by kind."""
     torch.manual_seed(seed)
     spec = prepared.spec
-    network = FusionModel(
+    network = made(
         settings.network(
             prepared.signals["eeg"].shape[1], prepared.signals["ecg"].shape[1], round(spec.seconds), round(spec.rate)
         )
     )
+    for kind, state in weights.items():
+        encoder = network.eeg_encoder if kind == "eeg" else network.ecg_encoder
+        assert isinstance(encoder, torch.nn.Module)
+        encoder.load_state_dict(dict(state))
     return Start(network.eval(), embed(network, prepared, np.arange(len(prepared.label))), seed)
 
 
@@ -203,17 +234,17 @@ def fit_head(
     shares = (1.0 - settings.single_kind, 0.5 * settings.single_kind, 0.5 * settings.single_kind)
     answer = objective.answers(label, value)
     parts = []
-    for use, share in zip(kinds, shares, strict=True):
-        rows = np.flatnonzero((allowed | ~np.array(use)).all(1))
-        if share == 0.0 or len(set(answer[rows].tolist())) < 2:
+    for number, (use, share) in enumerate(zip(kinds, shares, strict=True)):
+        if share == 0.0:
             continue
+        rows = np.flatnonzero((allowed | ~np.array(use)).all(1))
+        if len(set(answer[rows].tolist())) < 2:
+            raise TrainingError(
+                f"the head needs windows that differ in {objective.name}, with EEG, with ECG and with both."
+            )
         mask = np.repeat(np.array(use, dtype=np.float32), (width, z.shape[1] - width))
         weight = torch.from_numpy(share * balance(label[rows])).float()
-        parts.append((torch.from_numpy(z[rows] * mask), answer[rows], weight))
-    if len(parts) < len(kinds):
-        raise TrainingError(
-            f"the head needs windows that differ in {objective.name}, with EEG, with ECG and with both."
-        )
+        parts.append((number, torch.from_numpy(z[rows] * mask), answer[rows], weight))
     weights = torch.zeros(z.shape[1], requires_grad=True)
     biases = torch.zeros(len(kinds), requires_grad=True)
     optimizer = torch.optim.LBFGS(
@@ -223,13 +254,16 @@ def fit_head(
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss: Tensor = settings.head_penalty * weights.square().sum()
-        for number, (shown, wanted, weight) in enumerate(parts):
+        for number, shown, wanted, weight in parts:
             loss = loss + (weight * objective(shown @ weights + biases[number], wanted)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
+        shown_ways = [number for number, *_ in parts]
+        for number in set(range(len(kinds))) - set(shown_ways):
+            biases[number] = biases[shown_ways[0]]
         linear.weight[0], linear.bias[0] = weights, biases[0]
         eeg, ecg = weights[:width], weights[width:]
         # The shortest vectors that add exactly the difference of the biases.

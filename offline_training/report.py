@@ -11,8 +11,8 @@ AT_CHANCE = 0.55
 """Balanced accuracy of one person up to which the card calls the model no better than chance for that person."""
 
 
-def card(manifest: Manifest, table: str, source: Source) -> str:
-    """Markdown of a bundle's README.md."""
+def card(manifest: Manifest, table: str, source: Source, remarks: str = "") -> str:
+    """Markdown of a bundle's README.md; ``remarks`` are further limits, in whole sentences."""
     inputs = "\n".join(
         f"- {spec.kind}: {' '.join(spec.channels)} ({spec.unit}, {spec.band[0]:g}-{spec.band[1]:g} Hz causal)"
         for spec in manifest.window.inputs
@@ -46,14 +46,11 @@ session falls back to the other kind, as the fused row does, or withholds. {cont
 {manifest.training["selection"]}.
 
 {reach(manifest)}
-
-{demonstration(manifest)}
-
+{paragraph(demonstration(manifest))}{paragraph(beginning(manifest))}
 ## Limits
 
-{manifest.limits[0].upper()}{manifest.limits[1:]}. {source.order[0].upper()}{source.order[1:]}. The EEG of the data \
-was cleaned by its authors (ICA); a live headset is noisier. {source.form[0].upper()}{source.form[1:]}. \
-Young adults in one laboratory. Research use, not a medical device.
+{manifest.limits[0].upper()}{manifest.limits[1:]}. {source.order[0].upper()}{source.order[1:]}. \
+{source.form[0].upper()}{source.form[1:]}. {remarks}{" " if remarks else ""}Research use, not a medical device.
 
 ## Data and licence
 
@@ -61,6 +58,22 @@ Young adults in one laboratory. Research use, not a medical device.
 
 {manifest.licence}.
 """
+
+
+def paragraph(text: str) -> str:
+    return f"\n{text}\n" if text else ""
+
+
+def beginning(manifest: Manifest) -> str:
+    """What the encoders began with, in a sentence; "" when they were drawn."""
+    weights = manifest.training.get("weights")
+    if not isinstance(weights, dict) or not weights:
+        return ""
+    told = []
+    for kind, about in weights.items():
+        data = ", ".join(str(one.get("name") or one.get("data set")) for one in about["data"])
+        told.append(f"{kind.upper()} with weights pre-trained on {data}")
+    return f"Training began for {' and for '.join(told)}; nobody scored here is among the people of that training."
 
 
 def contribution(manifest: Manifest) -> str:
@@ -96,14 +109,16 @@ def reach(manifest: Manifest) -> str:
 
 def demonstration(manifest: Manifest) -> str:
     """What the bundle says of the person left out of its training, and how well that person was told apart, beside
-    the others, in cross-validation."""
-    held, people = manifest.metrics["held_out_person"], manifest.metrics["per_person"]
+    the others, in cross-validation; "" when nobody was left out for that."""
+    held, people = manifest.metrics.get("held_out_person"), manifest.metrics["per_person"]
+    if held is None:
+        return ""
     assert isinstance(held, dict)
     assert isinstance(people, dict)
     who, name = held["person"], manifest.targets[0].name
     low, high = held["rest_last_minute"], held["mental_arithmetic"]
     own = people[who]["balanced_accuracy"]
-    usual = float(np.nanmedian([row["balanced_accuracy"] for row in people.values()]))
+    usual = float(np.median([one for row in people.values() if (one := row["balanced_accuracy"]) is not None]))
     text = (
         f"Person {who}, left out of the training and the calibration of this bundle (but not of the comparison of "
         f"settings): mean {name} {low:.2f} in the last minute of rest, {high:.2f} in the minute of mental arithmetic. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_training.api import TrainingError
+from offline_training.prepare import KINDS, Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +55,18 @@ def without(folds: Sequence[Fold], who: str) -> list[Fold]:
         if test:
             left.append(Fold(train=train, test=test, aside=(*fold.aside, who)))
     return left
+
+
+def refuse_copies(prepared: Prepared) -> None:
+    """Raises TrainingError when a good window of one person is, bit by bit, one of another: the same recording under
+    two names would stand on both sides of a split."""
+    for number, kind in enumerate(KINDS):
+        whose: dict[bytes, str] = {}
+        for row in np.flatnonzero(prepared.usable[:, number]).tolist():
+            who = str(prepared.person[row])
+            found = hashlib.blake2b(prepared.signals[kind][row].tobytes(), digest_size=16).digest()
+            if whose.setdefault(found, who) != who:
+                raise TrainingError(
+                    f"{who} and {whose[found]} have the same {kind.upper()}: one recording under two names would be "
+                    "trained on and scored; give both one name, or leave one out."
+                )

@@ -41,7 +41,7 @@ def published(folder: Path, steps: int):
     """A bundle of the published size, trained on everyone but the first fold; the one in ``folder`` if it is there."""
     from models.bundle import BinaryCalibration, Rest, load_bundle
     from models.distance import limits_of
-    from offline_training import recipe
+    from offline_training import crossvalidate, recipe
     from offline_training.datasets import eegmat
     from offline_training.export import export_bundle
     from offline_training.finetune import MIN_SHARE, Settings, distances, draw, embed, references, train
@@ -73,7 +73,7 @@ def published(folder: Path, steps: int):
             floor=settings.rest_floor,
         ),
         gate=DEFAULT_GATE,
-        calibration={uses: {eegmat.TARGET.name: as_it_is} for uses in recipe.USES},
+        calibration={uses: {eegmat.TARGET.name: as_it_is} for uses in crossvalidate.USES},
         distance={kind: limits_of(*both[np.isfinite(both).all(1)].T) for kind, both in far.items()},
         references=compared,
         accuracy="not measured",

@@ -16,8 +16,9 @@ from scipy import special
 from models.bundle import load_bundle
 from models.model import Model
 from models.runtimes import load_runtime
-from offline_training import default_bundle, recipe, shards
+from offline_training import crossvalidate, default_bundle, recipe, shards
 from offline_training.api import TrainingError
+from offline_training.crossvalidate import Plan, calibrations, cross_validate
 from offline_training.datasets import eegmat
 from offline_training.datasets.eegmat import TARGET
 from offline_training.finetune import Settings, draw, embed, logits, train
@@ -94,15 +95,14 @@ def test_a_person_at_chance_is_called_so_on_the_card(built, own, chance):
 def test_the_labels_of_the_person_held_out_do_not_touch_the_calibration_that_ships(built):
     folder, bundle, _ = built
     prepared = prepare(eegmat.everyone(folder), DEFAULT_SPEC, DEFAULT_GATE, TARGET)
-    start = draw(prepared, TINY, recipe.SEED)
     folds = without(grouped_folds(prepared.people, 2, recipe.SEED), "03")
 
     def calibrated_with_labels_turned_of(who):
         label = np.where(prepared.person == who, 1 - prepared.label, prepared.label)
         turned = replace(prepared, label=label)
-        outcome = recipe.cross_validate(turned, folds, TINY, start, None, compare=False)
+        outcome = cross_validate(turned, folds, Plan(settings=TINY, seed=recipe.SEED, compared=()))
         assert sorted(set(outcome.person)) == ["00", "01", "02"]
-        return recipe.calibrations(outcome)
+        return calibrations(outcome)
 
     assert calibrated_with_labels_turned_of("03") == bundle.manifest.calibration
     touched = calibrated_with_labels_turned_of("02")
@@ -156,8 +156,7 @@ def test_finished_folds_and_windows_are_taken_from_the_cache(built, tmp_path, mo
     def measure():
         prepared = recipe.windows(folder, tmp_path, "digest", ["00", "01", "02"])
         folds = grouped_folds(prepared.people, 3, seed=0)
-        start = draw(prepared, settings, 0)
-        return recipe.cross_validate(prepared, folds, settings, start, tmp_path / "folds")
+        return cross_validate(prepared, folds, Plan(settings=settings, compared=recipe.COMPARED), tmp_path / "folds")
 
     first = measure()
     assert len(list((tmp_path / "folds").iterdir())) == 3
@@ -166,7 +165,7 @@ def test_finished_folds_and_windows_are_taken_from_the_cache(built, tmp_path, mo
         raise AssertionError("worked again")
 
     monkeypatch.setattr(shards, "cut", must_not_be_called)
-    monkeypatch.setattr(recipe, "train", must_not_be_called)
+    monkeypatch.setattr(crossvalidate, "train", must_not_be_called)
     second = measure()
     assert first.raw.keys() == second.raw.keys()
     for name, value in first.raw.items():

@@ -75,7 +75,9 @@ def test_calibration_finds_the_temperature_that_overconfident_log_odds_need():
     assert fit.temperature == pytest.approx(3.0, rel=0.1)
     assert fit.bias == pytest.approx(0.0, abs=0.1)
     before = evaluate.calibration_error(label, special.expit(3.0 * true))
-    after = evaluate.nested_calibration_error(label, 3.0 * true, person, np.arange(20_000) % 5)
+    after = evaluate.calibration_error(
+        label, evaluate.nested(AROUSAL, label, label * 1.0, 3.0 * true, person, np.arange(20_000) % 5)[1]
+    )
     assert after < 0.03 < 0.1 < before
 
 
