@@ -44,6 +44,13 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     one.add_argument(
         "--every", type=float, metavar="S", help="between windows (default: 2 with labels, half a window without)"
     )
+    one.add_argument(
+        "--channels",
+        nargs="+",
+        default=(),
+        metavar="LABEL",
+        help="the electrodes of a headset (default: 19, or its own)",
+    )
     one.set_defaults(run=prepare)
 
     one = commands.add_parser(
@@ -74,6 +81,73 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     one.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read (0: the one that trains)")
     one.add_argument("--cpu", action="store_true", help="no GPU, even where there is one")
     one.set_defaults(run=pretrain)
+
+    trained = argparse.ArgumentParser(add_help=False)
+    trained.add_argument("shards", type=Path, metavar="SHARDS", help="a folder that `insula prepare` has made")
+    trained.add_argument("--target", required=True, metavar="NAME", help="what is to be estimated")
+    trained.add_argument("--to", type=Path, required=True, metavar="RUN", help="the run folder")
+    trained.add_argument(
+        "--exclude", nargs="+", metavar="PERSON", help="people of whom nothing may be in the network that is kept"
+    )
+    for kind, also in (("eeg", ", or official for those of CBraMod"), ("ecg", "")):
+        trained.add_argument(
+            f"--{kind}-weights", metavar="FOLDER", help=f"weights of `insula pretrain {kind}` to begin with{also}"
+        )
+    trained.add_argument("--encoder", default="", metavar="NAME", help="`insula models` lists them (default: cbramod)")
+    trained.add_argument("--size", choices=("small", "medium", "published"), default="", help="of cbramod (small)")
+    trained.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting; a wrong name is answered with all"
+    )
+    trained.add_argument("--seed", type=int, metavar="N", help="of every draw (0)")
+    trained.add_argument("--quick", action="store_true", help="leave the encoders as they are, train the head alone")
+
+    one = commands.add_parser(
+        "evaluate",
+        parents=[trained],
+        help="measure how good a model is on people it was not trained on",
+        description="Trains and scores by folds of people, beside what has to be beaten. Run it again to go on where "
+        "it stopped.",
+    )
+    one.add_argument(
+        "--folds", type=folds, default=5, metavar="N", help='number of folds, or "people": one left out at a time (5)'
+    )
+    one.add_argument(
+        "--choose",
+        action="append",
+        default=[],
+        metavar="NAME=V,V",
+        help="a setting that is chosen in every fold, by folds among the people trained on",
+    )
+    one.add_argument(
+        "--only", nargs="*", metavar="ROWS", help="what stands beside the network; a wrong name is answered with all"
+    )
+    one.set_defaults(run=evaluate)
+
+    one = commands.add_parser(
+        "finetune",
+        parents=[trained],
+        help="train the network that is kept, on everybody but those excluded",
+        description="Where RUN has an evaluation its settings, seed and people left out are taken.",
+    )
+    one.set_defaults(run=finetune)
+
+    one = commands.add_parser("export", help="make a bundle of a run that was evaluated and fine-tuned")
+    one.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
+    one.add_argument("--to", type=Path, required=True, metavar="BUNDLE", help="the bundle's folder")
+    one.add_argument("--name", default="", help="of the model (default: insula- and the target)")
+    one.add_argument("--version", default="0.1.0", help="of the model (0.1.0)")
+    one.add_argument("--limits", default="", metavar="TEXT", help="one line: what the estimate is not")
+    one.add_argument("--licence", default="", metavar="TEXT", help="one line: who may do what with the weights")
+    one.set_defaults(run=export)
+
+
+def folds(text: str) -> int:
+    """A number of folds; 0 for one a person."""
+    if text == "people":
+        return 0
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f'{text}: a whole number from 2, or "people"')
+    return int(text)
 
 
 def counted(text: str) -> int:
@@ -128,7 +202,14 @@ def prepare(options: argparse.Namespace, console: Console) -> int:
     from offline_training import shards
 
     kinds = () if options.kind is None else ("eeg", "ecg") if options.kind == "both" else (options.kind,)
-    wanted = shards.plan(options.dataset, options.folder, kinds=kinds, seconds=options.seconds, every=options.every)
+    wanted = shards.plan(
+        options.dataset,
+        options.folder,
+        kinds=kinds,
+        seconds=options.seconds,
+        every=options.every,
+        channels=options.channels,
+    )
     columns = (
         TextColumn("preparing"),
         BarColumn(),
@@ -237,4 +318,95 @@ def pretrain(options: argparse.Namespace, console: Console) -> int:
         "left of what was hidden"
     )
     console.print(f"encoder     {options.to / training.WEIGHTS}, its card {training.CARD} beside it")
+    return 0
+
+
+TRAINING = ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "pyriemann", "accelerate", "matplotlib")
+
+
+def evaluate(options: argparse.Namespace, console: Console) -> int:
+    """Measure how good a model is on people it was not trained on."""
+    needs("evaluate", *TRAINING)
+    from offline_training import runs
+    from offline_training.crossvalidate import COMPARED, Plan
+    from offline_training.finetune import Settings
+    from offline_training.weights import weights_asked
+
+    plan = Plan(
+        settings=runs.settings_asked(
+            Settings(), size=options.size, given=options.set, quick=options.quick, encoder=options.encoder
+        ),
+        grid=runs.grid_asked(options.choose),
+        seed=options.seed or 0,
+        weights=weights_asked(eeg=options.eeg_weights, ecg=options.ecg_weights),
+        compared=tuple(COMPARED) if options.only is None else tuple(options.only),
+    )
+    study = runs.study_of(options.shards, options.target, plan, folds=options.folds, excluded=options.exclude or ())
+    prepared = study.prepared
+    console.print(f"windows     {len(prepared.label)} of {len(prepared.people)} people, {prepared.scored.sum()} scored")
+    for who, why in list(study.left_out.items())[:SAID]:
+        console.print(f"left out    {who} {why}")
+    with stoppable():
+        found = runs.evaluate_study(study, options.to, told=lambda line: console.print(f"            {line}"))
+    console.print(found["table"])
+    console.print(f"settings    {found['selection']}")
+    console.print(f"accuracy    {found['accuracy']}")
+    console.print(f"report      {options.to / runs.PAGE}")
+    return 0
+
+
+def finetune(options: argparse.Namespace, console: Console) -> int:
+    """Train the network that is kept."""
+    needs("finetune", *TRAINING)
+    from offline_training import runs
+    from offline_training.crossvalidate import Plan
+    from offline_training.finetune import Settings
+    from offline_training.weights import weights_asked
+
+    base, seed, excluded = Settings(), options.seed, options.exclude
+    evaluation = None
+    if (options.to / runs.EVALUATION).is_file():
+        evaluation = runs.read_run(options.to, runs.EVALUATION, "insula evaluate")
+        base = runs.settings_of(evaluation["settings"], options.to / runs.EVALUATION)
+        seed = evaluation["seed"] if seed is None else seed
+        excluded = evaluation["excluded"] if excluded is None else excluded
+    plan = Plan(
+        settings=runs.settings_asked(
+            base, size=options.size, given=options.set, quick=options.quick, encoder=options.encoder
+        ),
+        seed=seed or 0,
+        weights=weights_asked(eeg=options.eeg_weights, ecg=options.ecg_weights),
+    )
+    study = runs.study_of(options.shards, options.target, plan, excluded=excluded or ())
+    settings = study.plan.settings
+    if evaluation is not None:
+        runs.refuse_difference(options.to, evaluation["identity"], study.identity(settings))
+    with stoppable():
+        kept = runs.finetune_study(study, settings, options.to)
+    size = sum(one.numel() for one in kept.trained.network.parameters())
+    console.print(f"network     {size:,} parameters, {len(study.prepared.people) - len(study.excluded)} people")
+    if study.excluded:
+        console.print(f"excluded    {', '.join(study.excluded)}")
+    console.print(f"seed        {plan.seed}")
+    console.print(f"weights     {options.to / runs.WEIGHTS}, what they are of in {runs.NETWORK} beside them")
+    if evaluation is None:
+        console.print("evaluation  there is none yet; `insula export` wants one of just these settings and people")
+    return 0
+
+
+def export(options: argparse.Namespace, console: Console) -> int:
+    """Make a bundle of a run."""
+    needs("export", *TRAINING)
+    from offline_training import runs
+
+    bundle = runs.export_run(
+        options.folder,
+        options.to,
+        name=options.name,
+        version=options.version,
+        limits=options.limits,
+        licence=options.licence,
+    )
+    console.print(f"bundle      {bundle.label} in {options.to}, its card README.md beside it")
+    console.print(f"accuracy    {bundle.manifest.accuracy}")
     return 0

@@ -45,10 +45,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from models.api import InputSpec, WindowSpec
+from models.api import InputSpec, ModelError, WindowSpec
 from models.bundle import Gate, Target
+from models.montage import channel_order
 from offline_training.api import DataSet, Recording, Skipped, Source, TrainingError
-from offline_training.datasets import open_dataset
+from offline_training.datasets import open_dataset, targets_of
 from offline_training.prepare import (
     DEFAULT_SPEC,
     SCORE_EVERY,
@@ -78,6 +79,8 @@ NOTHING = frozenset(("absent", "missing", "flat"))
 """What the quality says of a channel without signal. A window of such channels is left out, unless it belongs to a
 resting baseline, of which live sessions count the share that is good."""
 LIST, PART, UNFINISHED = "shards.json", "part.json", ".making-"
+LEAST_SHARE = 0.8
+"""Of a headset's channels that labelled recordings must have."""
 TOGETHER = 16
 """Windows that are held before they are written."""
 IN_MEMORY = 2_000_000_000
@@ -97,6 +100,8 @@ class Plan:
     spec: WindowSpec
     every: tuple[float, float]
     """Seconds: windows end at multiples of the first or of the second, those of a resting baseline at every hop."""
+    targets: tuple[Target, ...]
+    """That recordings may be labelled with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +144,13 @@ def plan(
     kinds: Collection[str] = (),
     seconds: float | None = None,
     every: float | None = None,
+    channels: Sequence[str] = (),
 ) -> Plan:
     """What `write` needs: the windows that a data set is made for, or those asked for. Raises TrainingError.
 
     Of a data set with labels they are cut at the live hop, and those kept that end at multiples of ``every`` (2 s) or
     of 5 s, at which they are scored. Of a collection without labels they end at multiples of ``every``, half a window.
+    ``channels`` are the electrodes of a headset: windows of EEG then have these, in the order of `channel_order`.
     """
     source = open_dataset(dataset)
     inputs: tuple[InputSpec, ...] = getattr(source, "INPUTS", DEFAULT_SPEC.inputs)
@@ -154,20 +161,32 @@ def plan(
     length = DEFAULT_SPEC.seconds if seconds is None else seconds
     if length < 2 or length != round(length):
         raise TrainingError(f"windows of {length:g} s cannot be trained on: whole seconds, at least 2.")
-    if source.TARGETS:
+    targets = targets_of(source, folder)
+    if targets:
         hop, steps = DEFAULT_SPEC.hop, (TRAIN_EVERY if every is None else every, SCORE_EVERY)
     else:
         hop = length / 2 if every is None else every
         steps = (hop, hop)
     if not 0.1 <= steps[0] <= 3600:
         raise TrainingError(f"a window every {steps[0]:g} s cannot be cut: 0.1 to 3600.")
+    if channels:
+        try:
+            order = channel_order(channels)
+        except ModelError as error:
+            raise TrainingError(str(error)) from None
+        # With fewer the gate is never passed, so it is said at once.
+        least = math.ceil(LEAST_SHARE * len(order)) if targets else 1
+        inputs = tuple(
+            dataclasses.replace(entry, channels=order, min_channels=least) if entry.kind == "eeg" else entry
+            for entry in inputs
+        )
     spec = WindowSpec(
         inputs=tuple(entry for entry in inputs if not kinds or entry.kind in kinds),
         rate=DEFAULT_SPEC.rate,
         seconds=length,
         hop=hop,
     )
-    return Plan(dataset=dataset, folder=folder, spec=spec, every=steps)
+    return Plan(dataset=dataset, folder=folder, spec=spec, every=steps, targets=targets)
 
 
 def write(
@@ -221,7 +240,7 @@ def write(
                 "format": FORMAT,
                 "data set": wanted.dataset,
                 "source": dataclasses.asdict(source.SOURCE),
-                "targets": [target.name for target in source.TARGETS],
+                "targets": [dataclasses.asdict(target) for target in wanted.targets],
                 "window": dataclasses.asdict(wanted.spec),
                 "every": list(wanted.every),
                 "parts": [_folder_of(one.part) for one in usable],
@@ -310,7 +329,7 @@ def _make(wanted: Plan, to: Path, part: str) -> PartDone:
     try:
         dataset = open_dataset(wanted.dataset)
         digest = dataset.digest(wanted.folder, part)
-        key = _key(wanted, dataset, digest)
+        key = _key(wanted, digest)
         folder = to / _folder_of(part)
         there = _there(folder, part, key)
         if there is not None:
@@ -332,9 +351,9 @@ def _folder_of(part: str) -> str:
     return f"{readable}-{hashlib.sha256(part.encode()).hexdigest()[:8]}"
 
 
-def _key(wanted: Plan, dataset: DataSet, digest: str) -> str:
+def _key(wanted: Plan, digest: str) -> str:
     """Changes with whatever changes the windows of a part."""
-    targets = [target.name for target in dataset.TARGETS]
+    targets = [target.name for target in wanted.targets]
     text = repr((FORMAT, wanted.dataset, wanted.spec, wanted.every, digest, targets)) + code_that_cuts()
     return hashlib.sha256((text + _code_that_reads(wanted.dataset)).encode()).hexdigest()
 
@@ -369,7 +388,7 @@ def _write_part(wanted: Plan, dataset: DataSet, to: Path, part: str, digest: str
     try:
         skipped: list[Skipped] = []
         recordings: list[Recording] = []
-        targets = [target.name for target in dataset.TARGETS]
+        targets = [target.name for target in wanted.targets]
 
         def taken() -> Iterator[Recording]:
             for one in dataset.recordings(wanted.folder, part):
@@ -556,7 +575,7 @@ class Shards:
                 raise TrainingError(f"{folder}: is of format {said['format']!s:.20}, not {FORMAT}; prepare it again.")
             self.dataset = str(said["data set"])
             self.source = Source(**said["source"])
-            self.targets: tuple[str, ...] = tuple(said["targets"])
+            self.targets: tuple[Target, ...] = tuple(_target(one) for one in said["targets"])
             self.spec = _spec(said["window"])
             self.every: tuple[float, float] = (said["every"][0], said["every"][1])
             self.parts: list[str] = list(said["parts"])
@@ -628,8 +647,11 @@ class Shards:
         which is gone with the last who uses them.
         Raises TrainingError when the data set does not tell ``target``, or a kind was not prepared.
         """
-        if target.name not in self.targets:
-            raise TrainingError(f"{self.folder}: {target.name} is not among its targets ({', '.join(self.targets)}).")
+        known = [one.name for one in self.targets]
+        if target.name not in known:
+            raise TrainingError(
+                f"{self.folder}: {target.name} is not among its targets ({', '.join(known) or 'none'})."
+            )
         columns = Columns(
             t_end=self.column("t_end"),
             start=self.column("start"),
@@ -706,3 +728,13 @@ def _spec(said: Any) -> WindowSpec:
         for entry in said["inputs"]
     )
     return WindowSpec(inputs=inputs, rate=said["rate"], seconds=said["seconds"], hop=said["hop"])
+
+
+def _target(said: Any) -> Target:
+    return Target(
+        name=said["name"],
+        kind=said["kind"],
+        range=(said["range"][0], said["range"][1]),
+        meaning=said["meaning"],
+        levels=tuple(said["levels"]),
+    )

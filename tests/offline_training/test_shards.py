@@ -194,6 +194,7 @@ def test_labelled_windows_from_disk_are_those_prepared_in_memory(write_archive, 
     shards.write(shards.plan("eegmat", tmp_path), tmp_path / "shards", jobs=2)
     stored = shards.Shards(tmp_path / "shards")
     fresh = prepare(eegmat.everyone(tmp_path), DEFAULT_SPEC, DEFAULT_GATE, eegmat.TARGET)
+    assert stored.targets == eegmat.TARGETS
     again = stored.prepared(DEFAULT_GATE, eegmat.TARGET)
     assert np.array_equal(again.signals["eeg"], fresh.signals["eeg"])
     assert np.array_equal(again.trained, fresh.trained)
@@ -239,6 +240,29 @@ def test_a_damaged_part_is_one_line_that_names_it(write_ecg, tmp_path, file, dam
     with pytest.raises(TrainingError, match=part) as caught:
         read_all()
     assert "\n" not in str(caught.value)
+
+
+def test_windows_of_a_headset_have_its_own_channels(write_archive, tmp_path):
+    write_archive(tmp_path, people=1, rest=70, load=20)
+    wanted = shards.plan("eegmat", tmp_path, channels=["T8", "T7", "Fp2", "Fp1"])
+    assert wanted.spec.inputs[0].channels == ("FP1", "FP2", "T3", "T4")
+    shards.write(wanted, tmp_path / "shards")
+    stored = shards.Shards(tmp_path / "shards")
+    whole = prepare(eegmat.everyone(tmp_path), DEFAULT_SPEC, DEFAULT_GATE, eegmat.TARGET)
+    order = [DEFAULT_SPEC.inputs[0].channels.index(name) for name in wanted.spec.inputs[0].channels]
+    own = stored.prepared(DEFAULT_GATE, eegmat.TARGET)
+    assert np.array_equal(own.signals["eeg"], whole.signals["eeg"][:, order])
+    with pytest.raises(TrainingError, match="no channel"):
+        shards.plan("eegmat", tmp_path, channels=["AUX"])
+
+
+def test_targets_that_the_folder_defines_are_those_of_its_windows(tmp_path):
+    (tmp_path / "labels.toml").write_text(
+        '[targets.effort]\nkind = "continuous"\nrange = [1, 9]\nmeaning = "1: none"\nrated = true\n[phases.task]\n'
+    )
+    wanted = shards.plan("sessions", tmp_path)
+    assert [target.name for target in wanted.targets] == ["effort"]
+    assert wanted.spec.hop == 1.0
 
 
 def test_a_folder_of_another_data_set_is_not_written_over(write_ecg, write_archive, tmp_path):
