@@ -14,9 +14,8 @@ from devices.api import StreamInfo
 from gui import look, plots
 from gui.history import History, Moments, stacked
 from realtime.api import Shown
+from realtime.traces import row_rate
 
-MOST_POINTS = 500.0
-"""Points a second and channel that are expected at most: the engine thins faster streams out."""
 MOST_CHANNELS = 64
 STEPS = tuple(m * 10.0**e for e in range(-3, 6) for m in (1.0, 2.0, 5.0))
 MICROVOLTS = {"uv": 1.0, "µv": 1.0, "microvolts": 1.0, "mv": 1e3, "millivolts": 1e3, "v": 1e6, "volts": 1e6}
@@ -175,8 +174,7 @@ class Strip:
         for other in [other for other in self.pasts if other not in (recorded, key)]:
             del self.pasts[other]  # two at once are as much memory as a wide stream may have
         if key not in self.pasts:
-            rate = min(max(self.stream.rate, 1.0), MOST_POINTS)
-            self.pasts[key] = History(len(self.names), rate)
+            self.pasts[key] = History(len(self.names), row_rate(max(self.stream.rate, 1.0)))
         self.history = self.pasts[key]
         self.arrange()
 

@@ -12,12 +12,26 @@ PAIRS_A_SECOND = 125
 """Smallest and largest sample of each 8 ms; slower streams pass unthinned."""
 
 
+def binned(rate: float) -> int:
+    """How many samples of a stream of ``rate`` become a pair; 1 when all pass."""
+    return max(1, int(rate // PAIRS_A_SECOND)) if rate > 2 * PAIRS_A_SECOND else 1
+
+
+def row_rate(rate: float) -> float:
+    """How many rows a second a stream of ``rate`` is drawn by.
+
+    >>> [row_rate(rate) for rate in (130.0, 250.0, 500.0, 1000.0)]
+    [130.0, 250.0, 250.0, 250.0]
+    """
+    return rate if binned(rate) == 1 else 2 * rate / binned(rate)
+
+
 class Thinner:
     """Collects the chunks of one stream; ``take`` gives what is complete as min/max pairs of whole bins."""
 
     def __init__(self, info: StreamInfo) -> None:
         self._stream = info.key
-        self._bin = max(1, int(info.rate // PAIRS_A_SECOND)) if info.rate > 2 * PAIRS_A_SECOND else 1
+        self._bin = binned(info.rate)
         self._gap_over = 3.0 / info.rate
         self._times: list[NDArray[np.float64]] = []
         self._data: list[NDArray[np.float32]] = []

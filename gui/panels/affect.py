@@ -15,7 +15,7 @@ import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QKeySequence, QResizeEvent, QShortcut
-from PySide6.QtWidgets import QGraphicsPathItem, QGridLayout, QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGraphicsPathItem, QGridLayout, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from gui import look, plots, remember
 from gui.plane import Plane
@@ -325,10 +325,6 @@ class Panel(look.Card):
         self.body.addWidget(self.caption)
         self.model = look.label("", "muted", wrap=True)
         self.body.addWidget(self.model)
-        self.rest = look.tall(QWidget())  # keeps what is said at the top where there is no plot
-        self.rest.setObjectName("bare")
-        self.rest.hide()
-        self.body.addWidget(self.rest, 1)
         self.readouts: list[Readout] = []
         self.tracks: list[Track] = []
         self.targets: tuple[Target, ...] = ()
@@ -397,9 +393,11 @@ class Panel(look.Card):
                 f"{name}. Measured on new people: {look.plain(card.accuracy, 160)}.\n"
                 f"Limits: {look.plain(card.limits, 240)}"
             )
+        # Without a model it is one line, and the room is for the others.
+        policy = QSizePolicy.Policy
+        self.setSizePolicy(policy.Preferred, policy.Preferred if self.modelled else policy.Maximum)
         self.area.setVisible(self.modelled)
         self.caption.setVisible(self.modelled)
-        self.rest.setVisible(not self.modelled)
 
     def lay_out(self, targets: tuple[Target, ...]) -> None:
         """Figures and a plot for each target."""
@@ -502,36 +500,37 @@ class Panel(look.Card):
         else:
             used = " and ".join(look.plain(kind, 12).upper() for kind in newest.used) or "nothing"
             without = "".join(f"; {look.plain(reason, 120)}" for reason in newest.unused)
-            if self.baseline is not None and not without:
+            if self.baseline is not None and self.baseline.complete and not without:
                 without = f"; {self.rested(self.baseline)}"
             self.say(f"At {look.clock(newest.t_end - self.start)}, from {used}{without}", look.theme.muted)
 
     def tell_resting(self) -> None:
-        """How far the resting baseline is, until an estimate says beside itself that it is done."""
+        """How far the resting baseline is, as long as nothing is estimated."""
         state, newest = self.baseline, self.newest
-        self.resting.setVisible(self.modelled and state is not None and newest is not None and bool(newest.withheld))
-        if state is not None:
-            self.resting.setText(self.rested(state))
+        withheld = newest.withheld if newest is not None and self.modelled else None
+        self.resting.setVisible(state is not None and bool(withheld))
+        if state is None or not withheld:
+            return
+        if state.complete:
+            self.resting.setText(f"There is a {self.rested(state)}")
+            return
+        left = f"Resting baseline, {math.ceil(state.seconds_left - 1e-6)} s left, good so far"
+        if not state.begun:
+            left = "The resting baseline begins with the first good signal"
+        elif withheld.startswith("resting baseline"):  # how long it takes stands there
+            left = "Good so far"
+        kinds = [
+            f"{look.plain(kind, 12).upper()} {seconds:g} of {state.needed:g} s{' ✓' * (seconds >= state.needed)}"
+            for kind, seconds in state.good.items()
+        ]
+        self.resting.setText(f"{left}: {', '.join(kinds)}")
 
     @staticmethod
     def rested(state: Resting) -> str:
-        """How far the resting baseline is, and of which kinds of signal there is, or will be, enough."""
-        names = {kind: look.plain(kind, 12).upper() for kind in state.good}
-        enough = [names[kind] for kind, seconds in state.good.items() if seconds >= state.needed]
-        if state.complete:
-            lacking = [names[kind] for kind, seconds in state.good.items() if seconds < state.needed]
-            return f"resting baseline of {' and '.join(enough)}" + (f", not of {', '.join(lacking)}" if lacking else "")
-        if not state.begun:
-            head = "The resting baseline begins with the first good signal"
-        elif state.seconds_left > 0:
-            head = f"Resting baseline, {math.ceil(state.seconds_left - 1e-6)} s left"
-        else:
-            head = "The resting baseline goes on until enough signal is good"
-        kinds = [
-            f"{names[kind]} good for {seconds:g} of {state.needed:g} s{' ✓' if names[kind] in enough else ''}"
-            for kind, seconds in state.good.items()
-        ]
-        return f"{head}: {', '.join(kinds)}"
+        """Of which kinds of signal there is a resting baseline."""
+        enough = [look.plain(kind, 12).upper() for kind, seconds in state.good.items() if seconds >= state.needed]
+        lacking = [look.plain(kind, 12).upper() for kind, seconds in state.good.items() if seconds < state.needed]
+        return f"resting baseline of {' and '.join(enough)}" + (f", not of {', '.join(lacking)}" if lacking else "")
 
     def say(self, text: str, colour: str) -> None:
         if self.reason.text() != text:

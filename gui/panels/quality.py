@@ -205,6 +205,8 @@ class Panel(look.Card):
         for column in range(columns):
             self.grid.setColumnStretch(column, 1)
         rows = -(-len(self.chips) // columns)
+        for row in range(max(self.grid.rowCount(), rows + 1)):
+            self.grid.setRowStretch(row, int(row >= rows))  # what is left over stays below
         self.area.wanted = min(max(rows, 2) * 30 + 18, 260)
         self.area.updateGeometry()
 

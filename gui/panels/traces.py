@@ -80,7 +80,8 @@ class Panel(look.Card):
 
     def __init__(self, send: Callable[[Command], None]) -> None:
         super().__init__("Signals", send)
-        self.caption = look.label("unfiltered, centred for display", "muted", shrink=True)
+        self.caption = look.label("unfiltered, centred", "muted", shrink=True)
+        self.caption.setToolTip("No filter; every channel is moved up or down so that its middle lies on its row")
         self.bar.insertWidget(1, self.caption)
         self.make_bar()
         self.body.addWidget(self.make_choices())
@@ -376,7 +377,7 @@ class Panel(look.Card):
         self.said.setToolTip(f"{self.said.text()} {UNTOUCHED}" if words else "")
         colour = look.theme.other if altered else look.theme.muted
         self.said.setStyleSheet(f"color: {colour};")
-        self.caption.setText("not as recorded" if altered else "unfiltered, centred for display")
+        self.caption.setText("not as recorded" if altered else "unfiltered, centred")
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -562,7 +563,7 @@ class Panel(look.Card):
                 words += f"; so long ago: smallest and largest value of each {1000 * grain:.0f} ms"
         if self.where.text() != words:
             self.where.setText(words)
-            self.where.setToolTip(words)
+            self.where.setToolTip(words if self.held is None else f"{words}. The signs beside the names are of now")
             self.where.setStyleSheet("" if self.held is None else f"color: {look.theme.accent}; font-weight: 600;")
 
     def refresh(self) -> None:

@@ -132,20 +132,24 @@ def test_the_plane_stays_away_next_time_when_it_was_switched_off(bench, make_scr
         remember.use(None)
 
 
-def test_how_far_the_resting_baseline_is_stands_beside_the_reason_with_every_kind(bench, make_script):
+def test_how_far_the_resting_baseline_is_stands_with_every_kind_of_signal(bench, make_script):
     script = make_script(seconds=13)
     bench.play(script)
     panel = bench.panel("affect")
     assert panel.resting.isVisible()
-    assert panel.resting.text() == "Resting baseline, 3 s left: EEG good for 7 of 6 s ✓, ECG good for 2 of 6 s"
+    assert panel.reason.text() == "! Withheld: resting baseline: 3 s left"
+    assert panel.resting.text() == "Good so far: EEG 7 of 6 s ✓, ECG 2 of 6 s"
     bench.play(make_script())
     assert panel.reason.text() == "At 0:29, from EEG and ECG; resting baseline of EEG, not of ECG"
     assert not panel.resting.isVisible()
     early, newest = script.estimated(10), Resting(60.0, 26.0, {"eeg": 0.0}, False, False)
     bench.tell(replace(early, resting=newest))
-    assert panel.resting.text() == "The resting baseline begins with the first good signal: EEG good for 0 of 26 s"
-    bench.tell(replace(early, resting=replace(newest, begun=True, seconds_left=0.0)))
-    assert panel.resting.text().startswith("The resting baseline goes on until enough signal is good")
+    assert panel.resting.text() == "The resting baseline begins with the first good signal: EEG 0 of 26 s"
+    failed = replace(early.estimate, withheld="model returned NaN")
+    bench.tell(Estimated(failed, {}, replace(newest, begun=True, seconds_left=12.4)))
+    assert panel.resting.text() == "Resting baseline, 13 s left, good so far: EEG 0 of 26 s"
+    bench.tell(Estimated(failed, {}, Resting(0.0, 6.0, {"eeg": 7.0, "ecg": 2.0}, True, True)))
+    assert panel.resting.text() == "There is a resting baseline of EEG, not of ECG"
     bench.tell(replace(script.hello(), model=None))
     QApplication.processEvents()
     assert not panel.resting.isVisible()

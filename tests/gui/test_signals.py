@@ -404,7 +404,7 @@ def test_two_hours_later_the_beginning_is_still_seen_in_bounded_memory_and_it_sa
     script = make_script(seconds=0, replay=False)
     bench.tell(*script.updates())
     labels = tuple(f"E{k}" for k in range(64))
-    stream = replace(script.hello().streams[0], channels=labels)
+    stream = replace(script.hello().streams[0], channels=labels, rate=1000.0)
     bench.tell(replace(script.hello(), streams=(stream,), used=()))
     noise = np.random.default_rng(0).normal(0, 10, (15_000, 64)).astype(np.float32)
     for minute in range(120):

@@ -120,7 +120,7 @@ def test_a_bipolar_montage_has_a_row_for_every_pair_and_back_again_every_channel
         assert np.nanmedian(y, axis=1) == pytest.approx(-np.arange(len(rows)), abs=0.3)
         assert np.isfinite(y[:, :-1]).all()
     assert panel.said.text() == ""
-    assert panel.caption.text() == "unfiltered, centred for display"
+    assert panel.caption.text() == "unfiltered, centred"
     engine.run(2)
     assert panel.strips["cap"].history.newest == pytest.approx(engine.start + 26, abs=0.1)
 
