@@ -22,7 +22,7 @@ def reconstructions(
     windows, channels, patches, samples = x.shape
     # Of many channels some, spread evenly.
     rows = np.unique(np.linspace(0, channels - 1, min(channels, MOST_CHANNELS)).round().astype(int)).tolist()
-    figure = Figure(figsize=(5.0 * windows, 0.8 + 1.6 * len(rows)), dpi=80, layout="constrained")
+    figure = Figure(figsize=(5.0 * windows, 1.0 + 1.8 * len(rows)), dpi=80, layout="constrained")
     axes = figure.subplots(len(rows), windows, squeeze=False, sharex=True)
     time = np.arange(patches * samples) / samples
     for window in range(windows):

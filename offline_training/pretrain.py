@@ -531,7 +531,9 @@ class _Training:
                 both = [masked_loss(one, task.x, task.counted).item() for one in (filled, torch.zeros_like(filled))]
                 sums += torch.tensor([both[0] * count, both[1] * count, count], dtype=torch.float64)
                 if not picture and self.accelerator.is_main_process:
-                    x, made, hidden = (one[:SHOWN].numpy() for one in (task.x, filled, task.counted))
+                    # Neighbours are often of one person: some from all over.
+                    some = np.linspace(0, last - first - 1, min(last - first, SHOWN)).round().astype(int)
+                    x, made, hidden = (one[some].numpy() for one in (task.x, filled, task.counted))
                     picture = reconstructions(x, made, hidden, f"step {self.run.step}, people held out")
         error, reference, count = self.accelerator.reduce(sums.to(device), "sum").tolist()
         self.run.looks.append(Look(self.run.step, error / max(1.0, count), reference / max(1.0, count)))
