@@ -37,9 +37,10 @@ from realtime.api import (
     Traces,
 )
 from realtime.handover import Inbox
+from realtime.heap import tidy
 from realtime.record import Recorder
 from realtime.remote import Client, Server
-from realtime.session import Session, _tidy
+from realtime.session import Session
 
 FEED = Path(__file__).resolve().parents[1] / "peers" / "feed.py"
 DEMO = Path(__file__).resolve().parents[2] / "devices" / "recordings" / "eegmat_subject05.xdf"
@@ -538,7 +539,7 @@ def test_what_a_busy_moment_took_goes_back_to_the_system():
             kept.append(bytearray(60))
         freed.clear()
         before = resident()
-        _tidy()
+        tidy()
         given_back.append(before - resident())
 
     given_back = []
