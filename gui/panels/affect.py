@@ -333,7 +333,7 @@ class Panel(look.Card):
         self.marked: list[tuple[float, str]] = []
         self.newest: Estimate | None = None
         self.baseline: Resting | None = None
-        self.modelled = True
+        self.modelled = self.fed = True
         self.start, self.stop, self.hop = 0.0, math.nan, 1.0
 
     def press(self) -> None:
@@ -364,8 +364,8 @@ class Panel(look.Card):
 
     def apply(self, update: Update) -> None:
         match update:
-            case Hello(model=card, start=start, stop=stop):
-                self.start, self.stop = start, stop
+            case Hello(model=card, start=start, stop=stop, used=used):
+                self.start, self.stop, self.fed = start, stop, bool(used)
                 self.introduce(card)
                 self.forget()
             case Marked(time=time, label=text):
@@ -493,6 +493,8 @@ class Panel(look.Card):
             readout.write(mean, newest.sd[index] if newest is not None and given else math.nan)
         if not self.modelled:
             self.say("Nothing is estimated: this session only records, without a model.", look.theme.text)
+        elif not self.fed:
+            self.say("Nothing is estimated: the model can use none of these signals.", look.theme.fair)
         elif newest is None:
             self.say("waiting for the first window", look.theme.muted)
         elif newest.withheld is not None:

@@ -83,6 +83,7 @@ class Panel(look.Card):
                 for row in self.rows.values():
                     for made in row:
                         self.table.removeWidget(made)
+                        made.hide()  # at once: it is deleted later
                         made.deleteLater()
                 self.rows.clear()
             case Health():

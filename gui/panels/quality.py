@@ -155,6 +155,7 @@ class Panel(look.Card):
         if keys != list(self.chips):
             for chip in self.chips.values():
                 self.grid.removeWidget(chip)
+                chip.hide()  # at once: it is deleted later
                 chip.deleteLater()
             self.chips = {key: self.chip() for key in keys}
             self.arrange()

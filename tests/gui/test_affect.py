@@ -155,6 +155,12 @@ def test_how_far_the_resting_baseline_is_stands_with_every_kind_of_signal(bench,
     assert not panel.resting.isVisible()
 
 
+def test_a_model_that_can_use_none_of_the_signals_is_not_waited_for(bench, make_script):
+    script = make_script()
+    bench.tell(replace(script.hello(), used=()), script.traces("cap", 0))
+    assert bench.panel("affect").reason.text() == "Nothing is estimated: the model can use none of these signals."
+
+
 def test_more_targets_than_fit_are_said_not_hidden(bench, make_script):
     names = tuple(f"t{index}" for index in range(9))
     bench.board.resize(1600, 1200)
