@@ -617,32 +617,24 @@ def importance(outcome: Outcome, draws: int = 500) -> dict[str, evaluate.Figure]
     95 % interval over people; of ordinal and continuous targets by how much the rank correlation does."""
     raw = outcome.raw[ROWS["eeg+ecg"]]
     people, index = np.unique(outcome.person, return_inverse=True)
-    binary = outcome.target.kind == "binary"
+    times = evaluate.resamples(index, upper_half(outcome), draws, 0)
 
-    def good(values: NDArray[np.float64], times: NDArray[np.int64]) -> float:
-        if binary:
-            return evaluate.auroc(outcome.label, values, times[index].astype(np.float64))
-        found = [evaluate.rank_correlation(outcome.value[index == who], values[index == who]) for who in which]
-        known = np.isfinite(found)
-        return float(np.average(np.array(found)[known], weights=times[which][known])) if known.any() else math.nan
+    def good(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(1 + draws,)"""
+        if outcome.target.kind == "binary":
+            return evaluate.resampled_auroc(index, outcome.label, values, times)
+        own = [
+            evaluate.rank_correlation(outcome.value[index == who], values[index == who]) for who in range(len(people))
+        ]
+        known = np.isfinite(own)
+        weight = times[:, known]
+        return np.asarray(weight @ np.array(own)[known] / np.maximum(weight.sum(1), 1))
 
-    random = np.random.default_rng(0)
-    drawn = [np.ones(len(people), np.int64)]
-    while len(drawn) <= draws:
-        times = np.bincount(random.integers(len(people), size=len(people)), minlength=len(people))
-        weight = times[index]
-        if not binary or (weight[outcome.label == 1].sum() and weight[outcome.label == 0].sum()):
-            drawn.append(times)
-    figures = {}
-    for name, moved in outcome.moved.items():
-        lost = []
-        for times in drawn if binary else drawn[:1]:
-            which = np.flatnonzero(times)
-            base = good(raw, times)
-            lost.append(base - float(np.mean([good(moved[:, repeat], times) for repeat in range(moved.shape[1])])))
-        low, high = np.nanpercentile(lost, [2.5, 97.5]) if binary else (math.nan, math.nan)
-        figures[name] = evaluate.Figure(lost[0], float(low), float(high))
-    return figures
+    base = good(raw)
+    return {
+        name: evaluate.interval(base - np.mean([good(moved[:, repeat]) for repeat in range(moved.shape[1])], axis=0))
+        for name, moved in outcome.moved.items()
+    }
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from scipy import optimize, special, stats
 from models.bundle import BinaryCalibration, Calibration, ContinuousCalibration, OrdinalCalibration, Target
 from offline_training.api import TrainingError
 
+PARTS = 10
+"""Of 0..1, in which what is stated is compared with what is so."""
 THRESHOLD = 0.0
 """Log odds; fixed beforehand, never fitted."""
 
@@ -95,55 +97,86 @@ def score(
     ``label`` is 0 or 1 and ``logit`` is compared with `THRESHOLD`. With calibrated probabilities of class 1 there is a
     calibration error, with values and what was ``expected`` of them rank correlation and absolute error.
     """
-    people, index = np.unique(person, return_inverse=True)
     if len(set(label.tolist())) < 2:
         raise TrainingError("every window to be scored is of one class; nothing can be told apart.")
-    random = np.random.default_rng(seed)
-    drawn: list[NDArray[np.int64]] = []
-    while len(drawn) < draws:
-        times = np.bincount(random.integers(len(people), size=len(people)), minlength=len(people))
-        weight = times[index]
-        if weight[label == 1].sum() and weight[label == 0].sum():
-            drawn.append(times)
-
-    def figure(measure: Callable[[NDArray[np.float64] | None], Sequence[float]]) -> list[Figure]:
-        values = measure(None)
-        rows = np.array([measure(times.astype(np.float64)) for times in drawn])
-        low, high = np.nanpercentile(rows, [2.5, 97.5], axis=0)
-        return [Figure(*map(float, row)) for row in zip(values, low, high, strict=True)]
-
-    main = figure(lambda times: _measure(label, logit, None if times is None else times[index]))
-    off = None
+    people, index = np.unique(person, return_inverse=True)
+    times = resamples(index, label, draws, seed)
+    decision = logit > THRESHOLD
+    counts = _per_person(index, (label == 1) & decision, (label == 1) & ~decision, (label == 0) & decision, label == 0)
+    found, missed, wrong, zeros = (times @ counts).T
+    f1 = [2.0 * hit / np.maximum(2.0 * hit + missed + wrong, 1.0) for hit in (found, zeros - wrong)]
+    drawn = {
+        "balanced_accuracy": 0.5 * (found / (found + missed) + 1.0 - wrong / zeros),
+        "auroc": resampled_auroc(index, label, logit, times),
+        "macro_f1": 0.5 * (f1[0] + f1[1]),
+    }
     if probability is not None:
-        chance = probability
-
-        def calibration(times: NDArray[np.float64] | None) -> list[float]:
-            return [calibration_error(label, chance, weight=None if times is None else times[index])]
-
-        off = figure(calibration)[0]
-    rank = distance = None
+        drawn["calibration_error"] = _resampled_calibration_error(index, label, probability, times)
     if value is not None and expected is not None:
         own = np.array([rank_correlation(value[index == who], expected[index == who]) for who in range(len(people))])
-        error = np.array([np.abs(value - expected)[index == who].mean() for who in range(len(people))])
+        known = np.isfinite(own)
+        if known.any():
+            weight = times[:, known]
+            drawn["rank_correlation"] = weight @ own[known] / np.maximum(weight.sum(1), 1)
+        error = np.bincount(index, np.abs(value - expected)) / np.bincount(index)
+        drawn["absolute_error"] = times @ error / times.sum(1)
+    figures = {name: interval(values) for name, values in drawn.items()}
+    return Scores(**figures, windows=len(label), people=len(people))
 
-        def over_people(times: NDArray[np.float64] | None) -> list[float]:
-            weight = np.ones(len(people)) if times is None else times
-            known = np.isfinite(own) & (weight > 0)
-            mean = float(np.average(own[known], weights=weight[known])) if known.any() else math.nan
-            return [mean, float(np.average(error, weights=weight))]
 
-        found = figure(over_people)
-        rank, distance = found[0] if math.isfinite(found[0].value) else None, found[1]
-    return Scores(
-        main[0],
-        main[1],
-        main[2],
-        windows=len(label),
-        people=len(people),
-        calibration_error=off,
-        rank_correlation=rank,
-        absolute_error=distance,
-    )
+def resamples(index: NDArray[np.intp], label: NDArray[np.int64], draws: int, seed: int) -> NDArray[np.int64]:
+    """(1 + draws, people) how often everyone is drawn: first everyone once, then resamples that have both classes.
+
+    ``index`` (n,) is the number of each window's person.
+    """
+    count = int(index.max()) + 1
+    has = _per_person(index, label == 0, label == 1)
+    random = np.random.default_rng(seed)
+    rows = [np.ones(count, np.int64)]
+    while len(rows) <= draws:
+        times = np.bincount(random.integers(count, size=count), minlength=count)
+        if (times @ has > 0).all():
+            rows.append(times)
+    return np.array(rows)
+
+
+def interval(values: NDArray[np.float64]) -> Figure:
+    """The first of values (1 + draws,), and where 95 % of the others lie."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return Figure(float(values[0]), float(low), float(high))
+
+
+def resampled_auroc(
+    index: NDArray[np.intp], label: NDArray[np.int64], logit: NDArray[np.float64], times: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """`auroc` (draws,) with every person counted as often as ``times`` (draws, people) says."""
+    one = label == 1
+    above = np.empty((times.shape[1], times.shape[1]))
+    for who in range(times.shape[1]):
+        others = np.sort(logit[~one & (index == who)])
+        wins = 0.5 * sum(np.searchsorted(others, logit[one], side) for side in ("left", "right"))
+        above[:, who] = np.bincount(index[one], wins, times.shape[1])
+    ones, zeros = (times @ _per_person(index, one, ~one)).T
+    return np.asarray(np.einsum("dp,pq,dq->d", times, above, times, optimize=True) / (ones * zeros))
+
+
+def _per_person(index: NDArray[np.intp], *which: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(people, which) how many windows of each person are so."""
+    return np.stack([np.bincount(index, one, int(index.max()) + 1) for one in which], axis=1)
+
+
+def _resampled_calibration_error(
+    index: NDArray[np.intp], label: NDArray[np.int64], probability: NDArray[np.float64], times: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """`calibration_error` (draws,) with every person counted as often as ``times`` (draws, people) says."""
+    off = np.zeros((len(times), PARTS))
+    part = _part_of(probability)
+    for which in (0, 1):
+        own = label == which
+        cells = np.zeros((times.shape[1], PARTS))
+        np.add.at(cells, (index[own], part[own]), probability[own] - which)
+        off += 0.5 * (times @ cells) / (times @ _per_person(index, own))
+    return np.asarray(np.abs(off).sum(1))
 
 
 def rank_correlation(value: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
@@ -151,17 +184,6 @@ def rank_correlation(value: NDArray[np.float64], expected: NDArray[np.float64]) 
     if len(set(value.tolist())) < 2 or len(set(expected.tolist())) < 2:
         return math.nan
     return float(stats.spearmanr(value, expected).statistic)
-
-
-def _measure(
-    label: NDArray[np.int64], logit: NDArray[np.float64], weight: NDArray[np.float64] | None
-) -> tuple[float, float, float]:
-    decision = logit > THRESHOLD
-    return (
-        balanced_accuracy(label, decision, weight),
-        auroc(label, logit, weight),
-        macro_f1(label, decision, weight),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,21 +346,14 @@ def nested(
     return expected, upper
 
 
-def calibration_error(
-    label: NDArray[np.int64],
-    probability: NDArray[np.float64],
-    bins: int = 10,
-    weight: NDArray[np.float64] | None = None,
-) -> float:
-    """Expected calibration error, class-balanced, over ``bins`` equal parts of 0..1; ``weight`` (n,) counts windows."""
-    times = np.ones(len(label)) if weight is None else weight
-    sums = np.array([times[label == 0].sum(), times[label == 1].sum()])
-    times = 0.5 * times.sum() / sums[label] * times
-    part = np.minimum((probability * bins).astype(int), bins - 1)
-    total = np.bincount(part, times, bins)
-    claimed = np.bincount(part, times * probability, bins)
-    true = np.bincount(part, times * label, bins)
-    return float(np.abs(claimed - true).sum() / total.sum())
+def calibration_error(label: NDArray[np.int64], probability: NDArray[np.float64]) -> float:
+    """Expected calibration error, class-balanced, over `PARTS` equal parts of 0..1."""
+    off = class_weights(label) * (probability - label)
+    return float(np.abs(np.bincount(_part_of(probability), off, PARTS)).sum() / len(label))
+
+
+def _part_of(probability: NDArray[np.float64]) -> NDArray[np.intp]:
+    return np.minimum((probability * PARTS).astype(np.intp), PARTS - 1)
 
 
 def per_person(

@@ -11,7 +11,7 @@ import copy
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 import numpy as np
@@ -121,6 +121,33 @@ SIZES: Mapping[str, Mapping[str, object]] = {
     },
 }
 """Name -> what of `Settings` makes CBraMod of this size; small is that of the model that ships."""
+
+
+def setting(name: str, text: str) -> str | float | bool | tuple[int, ...]:
+    """The value of a field of `Settings` as a user writes it: 0.03, 80, yes, 5x3. Raises TrainingError in words."""
+    plain = {field.name: field.default for field in fields(Settings) if field.default is not None}
+    if name not in plain:
+        raise TrainingError(f"{name!r:.40} is no setting; there are {', '.join(plain)}.")
+    usual = plain[name]
+    try:
+        if isinstance(usual, bool):
+            return {"yes": True, "no": False}[text]
+        if isinstance(usual, tuple):
+            one, other = text.split("x")
+            return int(one), int(other)
+        if isinstance(usual, int):
+            if int(text) < 0:
+                raise ValueError
+            return int(text)
+        if isinstance(usual, float):
+            if not 0.0 <= float(text) < 1e6:
+                raise ValueError
+            return float(text)
+    except (ValueError, KeyError):
+        kind = {bool: "yes or no", tuple: "two sizes such as 5x3", int: "a whole number, 0 or more"}
+        wanted = kind.get(type(usual), "a number, 0 or more")
+        raise TrainingError(f"{name}: {text!r:.40} is not {wanted}.") from None
+    return text
 
 
 @dataclass(frozen=True, slots=True, eq=False)

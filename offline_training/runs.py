@@ -34,7 +34,18 @@ from offline_training import crossvalidate, evaluate
 from offline_training.api import Source, TrainingError
 from offline_training.crossvalidate import ROWS, Outcome, Plan, cross_validate
 from offline_training.export import export_bundle
-from offline_training.finetune import MIN_SHARE, References, Settings, Trained, draw, embed, references, train
+from offline_training.finetune import (
+    MIN_SHARE,
+    SIZES,
+    References,
+    Settings,
+    Trained,
+    draw,
+    embed,
+    references,
+    setting,
+    train,
+)
 from offline_training.page import page
 from offline_training.prepare import DEFAULT_GATE, KINDS, REST_SECONDS, SCORE_EVERY, Prepared
 from offline_training.report import card
@@ -163,6 +174,41 @@ def usable_people(prepared: Prepared) -> tuple[Prepared, dict[str, str]]:
     return dataclasses.replace(prepared, signals=signals, **rows), why
 
 
+def settings_asked(
+    base: Settings, *, size: str = "", given: Sequence[str] = (), quick: bool = False, encoder: str = ""
+) -> Settings:
+    """``base`` with what a user asked for: a size, ``NAME=VALUE``, an encoder, no training of encoders.
+
+    Raises TrainingError in words.
+    """
+    changes: dict[str, Any] = dict(SIZES[size]) if size else {}
+    if encoder:
+        changes["encoder"] = encoder
+    for text in given:
+        name, _, value = text.partition("=")
+        changes[name] = setting(name, value)
+    if quick:
+        changes["steps"] = 0
+    asked = dataclasses.replace(base, **changes)
+    asked.network(1, 1, 10, 200)  # refuses what cannot be built, before anything is read
+    return asked
+
+
+def grid_asked(given: Sequence[str]) -> dict[str, tuple[float | int | bool, ...]]:
+    """``NAME=VALUE,VALUE`` each. Raises TrainingError in words."""
+    grid: dict[str, tuple[float | int | bool, ...]] = {}
+    for text in given:
+        name, _, values = text.partition("=")
+        found = tuple(setting(name, value) for value in values.split(","))
+        if not all(isinstance(one, int | float) for one in found) or len(set(found)) != len(found):
+            raise TrainingError(f"{text!r:.60}: give different numbers to choose from, as in {name}=0.01,0.03,0.1.")
+        same = ("dropout", "head_dropout", "d_model", "layers", "heads", "ffn", "variability")
+        if name in same:
+            raise TrainingError(f"{name}: is of the network itself; evaluate each size in a run of its own.")
+        grid[name] = tuple(one for one in found if isinstance(one, int | float))
+    return grid
+
+
 # -- evaluate ----------------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +308,9 @@ def protocol(study: Study) -> str:
             f"odds of everyone but {who} by networks not trained on {who} either; so are the limits of distance. The "
             "scores and the nested calibration errors are over everyone"
         )
+    if not study.plan.settings.steps:
+        came = "they came" if study.plan.weights else "drawn"
+        parts.append(f"the encoders were left as {came}, the head alone was trained")
     if study.left_out:
         parts.append(f"nothing of {len(study.left_out)} people could be used ({', '.join(study.left_out)})")
     return ". ".join(part[0].upper() + part[1:] if number else part for number, part in enumerate(parts))
@@ -421,7 +470,7 @@ def export_run(
         limits=limits or f"{target.name} means what the recordings of {source.name} were labelled with",
         metrics=figures,
         training=training,
-        licence=licence or f"the weights are whose they are; trained on {source.name}: {source.licence}",
+        licence=licence or f"of the weights, as whoever trained them says; of {source.name}, {source.licence}",
     )
     _write(to / "README.md", card(bundle.manifest, text, source, remarks).encode())
     return bundle

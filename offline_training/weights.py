@@ -70,6 +70,11 @@ def read_weights(where: str, kind: str) -> Weights:
     return Weights(encoder.config, encoder.state_dict(), {"sha256": _digest(encoder.state_dict()), **about}, people)
 
 
+def weights_asked(*, eeg: str | None, ecg: str | None) -> dict[str, Weights]:
+    """By kind, of those that are asked for. Raises TrainingError."""
+    return {kind: read_weights(where, kind) for kind, where in (("eeg", eeg), ("ecg", ecg)) if where is not None}
+
+
 def _official(kind: str) -> Weights:
     name = "cbramod"
     if kind != "eeg":

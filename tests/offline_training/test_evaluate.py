@@ -42,6 +42,21 @@ def test_the_figures_are_those_of_scikit_learn(seed, weighted):
     )
 
 
+def test_resampled_figures_are_those_of_windows_counted_as_often_as_their_person():
+    label, logit, person = sample(4)
+    _, index = np.unique(person, return_inverse=True)
+    times = evaluate.resamples(index, label, 20, 0)
+    assert times[0].tolist() == [1] * 12
+    found = evaluate.resampled_auroc(index, label, logit, times)
+    assert found == pytest.approx([evaluate.auroc(label, logit, row[index].astype(float)) for row in times])
+    scores = evaluate.score(label, logit, person, probability=special.expit(logit), draws=20)
+    assert scores.balanced_accuracy.value == pytest.approx(evaluate.balanced_accuracy(label, logit > 0))
+    assert scores.macro_f1.value == pytest.approx(evaluate.macro_f1(label, logit > 0))
+    assert scores.calibration_error.value == pytest.approx(evaluate.calibration_error(label, special.expit(logit)))
+    low = np.percentile([evaluate.macro_f1(label, logit > 0, row[index].astype(float)) for row in times[1:]], 2.5)
+    assert scores.macro_f1.low == pytest.approx(low)
+
+
 def test_a_constant_answer_has_half_balanced_accuracy_and_half_auroc():
     label, logit, person = sample(0)
     scores = evaluate.score(label, np.full_like(logit, 2.0), person, draws=50)
