@@ -140,6 +140,22 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     one.add_argument("--licence", default="", metavar="TEXT", help="one line: who may do what with the weights")
     one.set_defaults(run=export)
 
+    one = commands.add_parser(
+        "calibrate",
+        help="fit a bundle to one person, from a recorded resting or labelled block",
+        description="Takes seconds, and says how good the estimates are for this person, where that can be measured.",
+    )
+    one.add_argument("records", type=Path, nargs="+", metavar="RECORD.xdf", help="recordings of one person")
+    one.add_argument("--bundle", type=Path, metavar="BUNDLE", help="what is fitted (default: the one that ships)")
+    one.add_argument("--to", type=Path, required=True, metavar="BUNDLE2", help="the folder of the personal bundle")
+    one.add_argument(
+        "--labels",
+        type=Path,
+        metavar="labels.toml",
+        help="which markers are phases, and what they tell (beside RECORD)",
+    )
+    one.set_defaults(run=calibrate)
+
 
 def folds(text: str) -> int:
     """A number of folds; 0 for one a person."""
@@ -409,4 +425,20 @@ def export(options: argparse.Namespace, console: Console) -> int:
     )
     console.print(f"bundle      {bundle.label} in {options.to}, its card README.md beside it")
     console.print(f"accuracy    {bundle.manifest.accuracy}")
+    return 0
+
+
+def calibrate(options: argparse.Namespace, console: Console) -> int:
+    """Fit a bundle to one person."""
+    from models.bundle import default_bundle_folder, load_bundle
+    from models.runtimes import load_runtime
+    from offline_training.personal import calibrate_person
+
+    bundle = load_bundle(options.bundle or default_bundle_folder())
+    found = calibrate_person(options.records, bundle, load_runtime("ort", bundle), options.to, options.labels)
+    for one in found.skipped[:SAID]:
+        console.print(f"skipped     {one.where}: {one.why}")
+    console.print(f"person      {found.person}")
+    console.print(f"measured    {found.said}")
+    console.print(f"bundle      {found.bundle.label} in {options.to}")
     return 0

@@ -220,10 +220,10 @@ def calibrate(label: NDArray[np.int64], logit: NDArray[np.float64], person: NDAr
     found = optimize.minimize(loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-5, "fatol": 1e-9})
     temperature, bias = float(np.exp(np.clip(found.x[0], -3.0, 3.0))), float(found.x[1])
     value = logit / temperature + bias
-    return Fit(temperature, bias, _scatter_of_people(value, label, person))
+    return Fit(temperature, bias, scatter(value, label, person))
 
 
-def _scatter_of_people(value: NDArray[np.float64], label: NDArray[np.int64], person: NDArray[np.str_]) -> float:
+def scatter(value: NDArray[np.float64], label: NDArray[np.int64], person: NDArray[np.str_]) -> float:
     """Standard deviation between people of a person's mean calibrated logit around its class's or level's mean."""
     offsets = []
     for which in np.unique(label):
@@ -275,7 +275,7 @@ def calibrate_ordinal(
     return OrdinalCalibration(
         temperature=1.0 / slope,
         thresholds=tuple(float(value) for value in thresholds),
-        logit_sd=_scatter_of_people(slope * logit, level, person),
+        logit_sd=scatter(slope * logit, level, person),
     )
 
 
