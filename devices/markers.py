@@ -122,16 +122,18 @@ class MarkerEndpoint:
 
     @property
     def problem(self) -> str:
-        """One line when more wait than can, and of what was refused so far, to the end; "" when all is well."""
-        full = f"{WAITING} markers wait, more are refused" if self._came.qsize() >= WAITING else ""
-        problems = "; ".join(text for text in (full, self._refusals()) if text)
-        return problems and f"markers:{self.port}: {problems}"
+        """A line when more wait than can, and one for each kind of what was refused so far, to the end; "" when all is
+        well."""
+        full = [f"{WAITING} markers wait, more are refused"] if self._came.qsize() >= WAITING else []
+        return "\n".join(f"markers:{self.port}: {text}" for text in (*full, *self._refusals()))
 
-    def _refusals(self) -> str:
+    def _refusals(self) -> list[str]:
         with self._counting:
-            refused = [f"{count} {why}" for why, count in sorted(self._refused.items())]
-            closed = [f"{count} {why}" for why, count in sorted(self._closed.items())]
-        return "; ".join(([f"requests refused: {', '.join(refused)}"] if refused else []) + closed)
+            refused, closed = sorted(self._refused.items()), sorted(self._closed.items())
+        total = sum(count for _, count in refused)
+        why = ", ".join(f"{count} {words}" for words, count in refused)
+        said = [f"{total} request{'s' if total > 1 else ''} refused; {why}"] if refused else []
+        return said + [f"{count} connection{'s' if count > 1 else ''} {words}" for words, count in closed]
 
     def refuse(self, why: str) -> None:
         """Count a marker that is not taken, from any thread."""
@@ -173,7 +175,7 @@ class MarkerEndpoint:
         return items
 
     def _notices(self, at_once: bool) -> list[Item]:
-        refusals = self._refusals()
+        refusals = "; ".join(self._refusals())
         if refusals == self._told:
             return []
         now = time.monotonic()
@@ -219,7 +221,7 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not (self._slots.acquire(blocking=False) or self._make_room()):
-            self.endpoint.close("connections closed unanswered")
+            self.endpoint.close("closed unanswered")
             self.shutdown_request(request)
             return
         with self._looking:
@@ -237,7 +239,7 @@ class _Server(ThreadingHTTPServer):
                 return False
             del self._strangers[oldest]
             _cut(oldest)
-        self.endpoint.close("idle connections closed to let others in")
+        self.endpoint.close("closed to let others in")
         return self._slots.acquire(timeout=ROOM)
 
     def welcome(self, request: socket.socket) -> None:
@@ -285,7 +287,13 @@ class _Request(BaseHTTPRequestHandler):
     def parse_request(self) -> bool:
         # When its first line has come, not when the connection was made: browsers connect ahead of time.
         self._arrived = self.server.clock()
-        return super().parse_request()
+        try:
+            return super().parse_request()
+        except OSError:  # reset, or out of time
+            if self.raw_requestline.startswith(b"POST "):
+                self.server.endpoint.refuse("broken off")
+            self.close_connection = True
+            return False
 
     def finish(self) -> None:
         """Read what the client still sends: with bytes left unread its system would throw the answer away."""
@@ -308,8 +316,8 @@ class _Request(BaseHTTPRequestHandler):
         if len(length) > 12 or int(length) > MAX_BODY:
             self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error=f"at most {MAX_BODY} bytes")
             return
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
+        body = self._read_body(int(length))
+        if body is None:
             self.server.endpoint.refuse("broken off")
             return
         try:
@@ -325,6 +333,14 @@ class _Request(BaseHTTPRequestHandler):
             full = status is HTTPStatus.TOO_MANY_REQUESTS
             self._say(status, error="too many markers wait" if full else "the session is not running")
 
+    def _read_body(self, length: int) -> bytes | None:
+        """What was posted; None when it breaks off, however it does: closed, reset, or out of time."""
+        try:
+            body = self.rfile.read(length)
+        except OSError:
+            return None
+        return body if len(body) == length else None
+
     def do_OPTIONS(self) -> None:
         if self._expected(preflight=True):
             self._say(HTTPStatus.NO_CONTENT)
@@ -337,28 +353,35 @@ class _Request(BaseHTTPRequestHandler):
 
     def _expected(self, preflight: bool = False) -> bool:
         """Whether it is for us: addressed by this machine's name, to the path, with the token."""
-        if self.headers.get("Host", "") not in {f"{name}:{self.server.endpoint.port}" for name in (HOST, "localhost")}:
-            self._say(HTTPStatus.MISDIRECTED_REQUEST, error="this is not the host that was asked for")
-            return False
         try:
             url = urlsplit(self.path)
             query = parse_qs(url.query, max_num_fields=8)
         except ValueError:
             self._say(HTTPStatus.BAD_REQUEST, error="this is no address: POST to /marker")
             return False
-        if url.path != "/marker":
-            self._say(HTTPStatus.NOT_FOUND, error="POST to /marker")
-            return False
         given = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         given = given or query.get("token", [""])[0]
         token = self.server.endpoint.token
-        if not preflight and not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+        shown = hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
+        # Whoever has the token means us, and has lost a marker; others may look for anything.
+        if self.headers.get("Host", "") not in {f"{name}:{self.server.endpoint.port}" for name in (HOST, "localhost")}:
+            self._say(HTTPStatus.MISDIRECTED_REQUEST, counted=shown, error="this is not the host that was asked for")
+        elif url.path != "/marker":
+            self._say(HTTPStatus.NOT_FOUND, counted=shown, error="POST to /marker")
+        elif not preflight and not shown:
             self._say(HTTPStatus.UNAUTHORIZED, error="wrong token: it is printed where the session was started")
-            return False
-        return True
+        else:
+            return True
+        return False
 
-    def _say(self, status: HTTPStatus, **content: str | float) -> None:
-        if self.command == "POST" and status in _WORDS:
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What `http.server` refuses itself, before it is known whose it is: lines too long, or no HTTP at all."""
+        if self.raw_requestline.startswith(b"POST "):
+            self.server.endpoint.refuse(_WORDS.get(HTTPStatus(code), "not understood"))
+        super().send_error(code, message, explain)
+
+    def _say(self, status: HTTPStatus, *, counted: bool = True, **content: str | float) -> None:
+        if counted and self.command == "POST" and status in _WORDS:
             self.server.endpoint.refuse(_WORDS[status])
         body = b"" if status is HTTPStatus.NO_CONTENT else json.dumps(content).encode()
         self.send_response(status)
@@ -389,7 +412,11 @@ _WORDS = {
     HTTPStatus.UNAUTHORIZED: "with a wrong token",
     HTTPStatus.BAD_REQUEST: "not understood",
     HTTPStatus.LENGTH_REQUIRED: "not understood",
+    HTTPStatus.NOT_FOUND: "to a wrong path",
+    HTTPStatus.MISDIRECTED_REQUEST: "under another host's name",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too long",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "too long",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "too long",
 }
 """Why what was posted is no marker; `MarkerEndpoint.post` counts the others."""
 

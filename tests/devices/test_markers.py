@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -45,7 +46,8 @@ def post(endpoint, body, *, token=None, path="/marker", method="POST", headers=(
         connection.request(method, path, body, {**authorization, **dict(headers)})
         answer = connection.getresponse()
         text = answer.read()
-        return answer.status, json.loads(text) if text else None, dict(answer.getheaders())
+        ours = answer.getheader("Content-Type") == "application/json"
+        return answer.status, json.loads(text) if ours else None, dict(answer.getheaders())
     finally:
         connection.close()
 
@@ -228,7 +230,7 @@ def test_connections_that_stay_idle_keep_no_marker_out_and_how_many_had_to_go_is
         finally:
             for one in idle:
                 one.close()
-        gone = int(re.search(r"(\d+) idle connections closed to let others in", endpoint.problem)[1])
+        gone = int(re.search(r"(\d+) connections closed to let others in", endpoint.problem)[1])
         assert 8 < gone <= 8 + 3
 
 
@@ -256,11 +258,65 @@ def test_what_is_refused_is_said_with_its_number_and_again_to_a_session_that_end
         assert [post(endpoint, b"x", token="of yesterday")[0] for _ in range(2)] == [401, 401]
         assert [post(endpoint, body)[0] for body in (b"", b"{")] == [400, 400]
         assert post(endpoint, None, method="GET")[0] == 405
-        said = "requests refused: 2 not understood, 2 with a wrong token"
+        said = "4 requests refused; 2 not understood, 2 with a wrong token"
         assert endpoint.problem == f"markers:{endpoint.port}: {said}"
         assert endpoint.read(0.01) == []  # the alarm has just said it
         (notice,) = endpoint.read(0.0)
         assert (notice.stream, notice.text) == (endpoint.streams[0].key, f"so far: {said}")
+
+
+def broken_off(endpoint, head, *, reset):
+    """A client that sends its token, ``head`` and a part of its marker, and goes away."""
+    with socket.create_connection(("127.0.0.1", endpoint.port), timeout=10) as one:
+        host = f"127.0.0.1:{endpoint.port}"
+        one.sendall(f"POST /marker HTTP/1.1\r\nHost: {host}\r\n{head(endpoint)}".encode())
+        time.sleep(0.3)  # it is being read by then
+        if reset:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def in_the_head(endpoint):
+    return f"Authorization: Bearer {endpoint.token}\r\n"
+
+
+def in_the_body(endpoint):
+    return f"Authorization: Bearer {endpoint.token}\r\nContent-Length: 10\r\n\r\nabc"
+
+
+@pytest.mark.parametrize(("head", "reset"), [(in_the_body, False), (in_the_body, True), (in_the_head, True)])
+def test_a_marker_whose_connection_breaks_off_is_counted(head, reset):
+    with listening() as endpoint:
+        broken_off(endpoint, head, reset=reset)
+        deadline = time.monotonic() + 20
+        while not endpoint.problem and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert endpoint.problem == f"markers:{endpoint.port}: 1 request refused; 1 broken off"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"path": "/markers"}, "to a wrong path"),
+        ({"headers": [("Host", "lab.example:8765")]}, "under another host's name"),
+        ({"body": b"x" * (MAX_BODY + 1)}, "too long"),
+        ({"headers": [("X", "a" * 70_000)]}, "too long"),
+        ({"path": "/marker?" + "a" * 70_000}, "too long"),
+        ({"headers": [("Content-Length", "-5")], "body": None}, "not understood"),
+        ({"path": "/marker?" + "a=1&" * 20}, "not understood"),
+    ],
+)
+def test_a_marker_that_is_refused_although_the_token_is_right_is_counted_with_why(change, why):
+    with listening() as endpoint:
+        change = {"body": b"label", **change}
+        assert post(endpoint, change.pop("body"), **change)[0] >= 400
+        assert endpoint.problem == f"markers:{endpoint.port}: 1 request refused; 1 {why}"
+
+
+def test_who_looks_for_something_else_without_the_token_is_no_marker_that_was_lost():
+    with listening() as endpoint:
+        assert post(endpoint, b"x", token="", path="/login")[0] == 404
+        assert post(endpoint, b"x", token="", headers=[("Host", "lab.example")])[0] == 421
+        assert endpoint.problem == ""
 
 
 def test_many_clients_at_once_lose_nothing():
@@ -286,7 +342,7 @@ def test_more_markers_than_anyone_reads_are_refused_and_said(monkeypatch):
         assert [post(endpoint, b"x")[0] for _ in range(5)] == [200, 200, 200, 429, 429]
         assert "3 markers wait" in endpoint.problem
         assert labels(endpoint) == ["x"] * 3
-        assert endpoint.problem == f"markers:{endpoint.port}: requests refused: 2 while too many waited"
+        assert endpoint.problem == f"markers:{endpoint.port}: 2 requests refused; 2 while too many waited"
 
 
 def test_markers_count_only_while_the_session_runs():
@@ -295,7 +351,7 @@ def test_markers_count_only_while_the_session_runs():
     with endpoint:
         assert post(endpoint, b"on time")[0] == 200
         (notice, events) = endpoint.read(0.0)
-        assert notice.text == "so far: requests refused: 1 while the session did not run"
+        assert notice.text == "so far: 1 request refused; 1 while the session did not run"
         assert events.labels == ("on time",)
         assert endpoint.read(0.0) == []
     with pytest.raises(OSError, match="refused"):
