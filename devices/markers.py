@@ -283,6 +283,7 @@ class _Request(BaseHTTPRequestHandler):
     server_version = "insula"
     sys_version = ""
     protocol_version = "HTTP/1.1"
+    raw_requestline: bytes
 
     def parse_request(self) -> bool:
         # When its first line has come, not when the connection was made: browsers connect ahead of time.
