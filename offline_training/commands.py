@@ -76,6 +76,9 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         "--exclude", nargs="+", default=(), metavar="PERSON", help="people that are neither trained on nor held out"
     )
     one.add_argument(
+        "--held-out", type=share, default=0.05, metavar="SHARE", help="of the people, only looked at (0.05)"
+    )
+    one.add_argument(
         "--precision", choices=("auto", "bf16", "fp32"), default="auto", help="auto: bf16 on a GPU that has it"
     )
     one.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read (0: the one that trains)")
@@ -164,6 +167,14 @@ def folds(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
         raise argparse.ArgumentTypeError(f'{text}: a whole number from 2, or "people"')
     return int(text)
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, neither of them."""
+    value = above_zero(text)
+    if not value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share below 1, such as 0.2")
+    return value
 
 
 def counted(text: str) -> int:
@@ -279,6 +290,7 @@ def pretrain(options: argparse.Namespace, console: Console) -> int:
         rate=rate,
         final_rate=min(rate, training.Settings().final_rate),
         seed=options.seed,
+        held_out=options.held_out,
         precision=options.precision,
     )
     corpus = training.gather(options.kind, options.shards, settings, options.exclude)
