@@ -85,18 +85,22 @@ def heart_features(ecg: NDArray[np.float32], rate: float) -> NDArray[np.float64]
 
 
 def normalise_by_rest(
-    features: NDArray[np.float64], person: NDArray[np.str_], baseline: NDArray[np.bool_], train: NDArray[np.intp]
+    features: NDArray[np.float64],
+    session: NDArray[np.int64] | NDArray[np.str_],
+    baseline: NDArray[np.bool_],
+    train: NDArray[np.intp],
 ) -> NDArray[np.float64]:
     """(x - own resting mean) / own resting spread, (windows, features); what is missing becomes 0, "as at rest".
 
-    ``baseline`` (windows,) marks the resting baseline. The floor under the spread is taken from the rows ``train``.
+    ``session`` (windows,) says whose rest is a window's own, ``baseline`` (windows,) marks the resting baseline. The
+    floor under the spread is taken from the rows ``train``.
     """
     spreads, centred = np.ones_like(features), np.zeros_like(features)
     counts = np.zeros(features.shape[1])
     total = np.zeros(features.shape[1])
-    train_people = set(person[train].tolist())
-    for who in sorted(set(person.tolist())):
-        rows = person == who
+    trained = set(session[train].tolist())
+    for one in sorted(set(session.tolist())):
+        rows = session == one
         rest = features[rows & baseline]
         known = (~np.isnan(rest)).sum(0) >= 3
         mean, spread = np.full(rest.shape[1], np.nan), np.full(rest.shape[1], np.nan)
@@ -104,7 +108,7 @@ def normalise_by_rest(
             mean[known] = np.nanmean(rest[:, known], axis=0)
             spread[known] = np.nanstd(rest[:, known], axis=0)
         centred[rows], spreads[rows] = features[rows] - mean, spread
-        if who in train_people:
+        if one in trained:
             total += np.nan_to_num(spread)
             counts += known
     typical = total / np.maximum(counts, 1)
@@ -173,7 +177,7 @@ def classical(
     found = {}
     for name, kinds in (("both", KINDS), ("EEG", ("eeg",)), ("ECG", ("ecg",))):
         wide = np.concatenate([features[kind] for kind in kinds], axis=1)
-        seen = normalise_by_rest(wide, prepared.person, prepared.baseline, train_rows)
+        seen = normalise_by_rest(wide, prepared.session, prepared.baseline, train_rows)
         found[f"classical, {name}"] = answers(prepared, seen, fit, test, prepared.label, prepared.value)
         if name == "both":
             label, value = prepared.label.copy(), prepared.value.copy()
@@ -214,15 +218,15 @@ def riemannian(
 ) -> dict[str, NDArray[np.float64]]:
     """Raw figures of the scored windows among ``test_rows``, from `covariances` (n, C, C) of all windows.
 
-    Each person's are recentred so that the Riemannian mean of that person's rest is the identity; the tangent space is
-    the one there. People with fewer than three good windows of rest, and windows without good EEG, count as at rest.
+    Each session's are recentred so that the Riemannian mean of its rest is the identity; the tangent space is the one
+    there. Sessions with fewer than three good windows of rest, and windows without good EEG, count as at rest.
     """
     usable = prepared.usable[:, KINDS.index("eeg")]
     size = covariance.shape[1]
     seen = np.zeros((len(covariance), size * (size + 1) // 2))
     rows = np.concatenate([train_rows, test_rows])
-    for who in sorted(set(prepared.person[rows].tolist())):
-        own = np.flatnonzero((prepared.person == who) & usable)
+    for one in np.unique(prepared.session[rows]):
+        own = np.flatnonzero((prepared.session == one) & usable)
         rest = own[prepared.baseline[own]]
         if len(rest) >= 3:
             seen[own] = _from_rest(covariance[own], covariance[rest])

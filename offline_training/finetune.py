@@ -426,13 +426,13 @@ def _kind_slices(network: FusionModel) -> tuple[slice, slice]:
 def pooled_spread(
     network: FusionModel, embedding: NDArray[np.float32], prepared: Prepared, rows: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    """(D,) resting standard deviation within a person, pooled over the people in ``rows``, of embeddings (rows, D)."""
-    person, baseline, usable = prepared.person[rows], prepared.baseline[rows], prepared.usable[rows]
+    """(D,) resting standard deviation within a session, pooled over those in ``rows``, of embeddings (rows, D)."""
+    session, baseline, usable = prepared.session[rows], prepared.baseline[rows], prepared.usable[rows]
     pooled = np.empty(embedding.shape[1], dtype=np.float32)
     for number, part in enumerate(_kind_slices(network)):
         variances = []
-        for who in sorted(set(person.tolist())):
-            own = (person == who) & baseline
+        for one in np.unique(session):
+            own = (session == one) & baseline
             good = own & usable[:, number]
             if good.sum() >= max(2, MIN_SHARE * own.sum()):
                 variances.append(embedding[good, part].astype(np.float64).var(0))
@@ -448,17 +448,20 @@ def seen_from_rest(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Resting mean and spread (rows, D) that go with each embedding, and which kinds (rows, 2) may be used.
 
-    ``rows`` must hold the baseline windows of everyone in them. A kind needs a good window and a good baseline.
+    ``rows`` must hold the baseline windows of everyone in them. A kind needs a good window and a good baseline in its
+    session. Raises TrainingError when a person has none at all.
     """
     settings = trained.settings
-    person, baseline, usable = prepared.person[rows], prepared.baseline[rows], prepared.usable[rows]
+    person, session = prepared.person[rows], prepared.session[rows]
+    baseline, usable = prepared.baseline[rows], prepared.usable[rows]
+    without = sorted(set(person.tolist()) - set(person[baseline].tolist()))
+    if without:
+        raise TrainingError(f"person {without[0]}: no resting baseline among the windows.")
     mean, spread = np.zeros_like(embedding), np.ones_like(embedding)
     allowed = usable.copy()
-    for who in sorted(set(person.tolist())):
-        own = person == who
+    for one in np.unique(session):
+        own = session == one
         rest = own & baseline
-        if not rest.any():
-            raise TrainingError(f"person {who}: no resting baseline among the windows.")
         for number, part in enumerate(_kind_slices(trained.network)):
             good = rest & usable[:, number]
             if good.sum() < max(2, MIN_SHARE * rest.sum()):

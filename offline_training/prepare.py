@@ -68,6 +68,8 @@ class Prepared:
     """(n,) may be trained on: no sample of it is in the resting baseline."""
     scored: NDArray[np.bool_]
     """(n,) is scored when its person is held out: no sample of it is in the resting baseline."""
+    session: NDArray[np.int64]
+    """(n,) the number of its session: each has a resting baseline of its own, as live."""
 
     @property
     def people(self) -> list[str]:
@@ -215,6 +217,14 @@ def labelled(
             ]
             seen[place] = as_seen(seen[place], entry.channels, verdicts, gate.bad_score)
         signals[entry.kind] = seen
+    # Clips may all begin at 0 on clocks of their own: within a session time goes on.
+    begins = np.ones(len(columns.t_end), np.bool_)
+    begins[1:] = (
+        (columns.person[1:] != columns.person[:-1])
+        | (columns.start[1:] != columns.start[:-1])
+        | (columns.t_end[1:] <= columns.t_end[:-1])
+    )
+    session = np.cumsum(begins) - 1
     label = [0 if math.isnan(one) else class_of(one, target) for one in value[rows].tolist()]
     return Prepared(
         spec,
@@ -228,6 +238,7 @@ def labelled(
         baseline[rows],
         trained[rows],
         scored[rows],
+        session[rows],
     )
 
 

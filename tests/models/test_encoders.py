@@ -158,6 +158,7 @@ def prepared_windows(people=3, channels=4, seconds=2):
         baseline=baseline,
         trained=~baseline,
         scored=~baseline,
+        session=np.repeat(np.arange(people), n // people),
     )
 
 

@@ -111,6 +111,7 @@ def made_up(target: Target, people: int = 6, windows: int = 60) -> Prepared:
         baseline=baseline,
         trained=~baseline,
         scored=~baseline,
+        session=np.unique(person, return_inverse=True)[1],
     )
 
 

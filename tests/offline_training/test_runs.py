@@ -18,7 +18,8 @@ from models.runtimes import load_runtime
 from offline_training import crossvalidate, runs, shards
 from offline_training.api import TrainingError
 from offline_training.crossvalidate import Outcome, Plan
-from offline_training.finetune import Settings
+from offline_training.finetune import Settings, Trained, draw, pooled_spread, seen_from_rest
+from offline_training.prepare import DEFAULT_SPEC, Columns, labelled
 from offline_training.weights import Weights, refuse_seen
 
 QUICK = Settings(layers=1, ffn=40, steps=0)
@@ -265,3 +266,42 @@ def test_weights_that_have_seen_somebody_to_be_scored_are_refused():
     refuse_seen({"eeg": seen}, "eegmat", ["00", "01"])
     with pytest.raises(TrainingError, match=r"pre-trained on recordings of 02 of eegmat, who are to be scored"):
         refuse_seen({"eeg": seen}, "eegmat", ["00", "02"])
+
+
+def test_every_session_is_seen_from_its_own_rest_as_live(prepared):
+    whole = runs.study_of(prepared, "arousal", Plan(settings=QUICK)).prepared
+    assert len(set(whole.session.tolist())) == 4
+    # As if every other window of 00 were of a second session.
+    own = np.flatnonzero(whole.person == "00")
+    session = whole.session.copy()
+    session[own[::2]] = 9
+    two = replace(whole, session=session)
+    start = draw(two, QUICK, 0)
+    rows = np.arange(len(two.label))
+    spread = pooled_spread(start.network, start.embedding, two, rows)
+    mean, _, allowed = seen_from_rest(Trained(start.network, spread, QUICK), start.embedding, two, rows)
+    assert allowed[own].all()
+    for number in (9, 0):
+        mine = session == number
+        assert mean[mine] == pytest.approx(
+            np.tile(start.embedding[mine & two.baseline].mean(0), (mine.sum(), 1)), rel=1e-4, abs=1e-4
+        )
+
+
+def test_clips_that_all_begin_at_0_are_sessions_of_their_own():
+    columns = Columns(
+        t_end=np.array([10.0, 20.0, 10.0, 20.0, 10.0]),
+        start=np.zeros(5),
+        rest=np.ones(5, bool),
+        person=np.array(["a", "a", "a", "a", "b"]),
+        value={"arousal": np.full(5, np.nan)},
+        present={kind: np.ones(5) for kind in ("eeg", "ecg")},
+        score={"eeg": np.ones((5, 19)), "ecg": np.ones((5, 1))},
+    )
+    target = Target(name="arousal", kind="binary", range=(0.0, 1.0), meaning="")
+
+    def read(kind, rows):
+        return np.zeros((len(rows), 19 if kind == "eeg" else 1, 2000), np.float32)
+
+    found = labelled(read, columns, DEFAULT_SPEC, runs.DEFAULT_GATE, target, (2.0, 5.0))
+    assert found.session.tolist() == [0, 0, 1, 1, 2]
