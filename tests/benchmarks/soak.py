@@ -286,7 +286,8 @@ def soak(minutes, command, folder, every=10.0, channels=64, rate=1000.0):
     options = ("--channels", channels, "--rate", rate, "--seconds", seconds)
     with (
         Source(name, *options) as source,
-        run_terminal(session_command(command, name, record)) as terminal,
+        # A dashboard that somebody opens meanwhile would find the session and add to its memory.
+        run_terminal(session_command(command, name, record), env={"XDG_RUNTIME_DIR": str(folder)}) as terminal,
     ):
         engine = psutil.Process(terminal.process.pid)
         source.begun()
