@@ -177,7 +177,8 @@ Item = Chunk | Events | Clock | Notice | Tick | Rewind | End
 class Device(Protocol):
     """A source. A context manager; ``read`` is called from one thread only.
 
-    It may also have, readable from any thread: ``problem``, one line while something is wrong with it, else "";
+    It may also have, readable from any thread: ``problem``, a line for each thing that is wrong with it, else "": what
+    is wrong, then, after a semicolon, details that may change while it is;
     ``greeting``, what the researcher must know to use it, said once at the start and never recorded;
     ``identity``, texts by name (host, uid, serial, firmware) for the record's description;
     ``owed``, by stream how many samples or markers are missing of which no chunk has told yet, asked at the end;

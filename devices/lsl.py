@@ -282,14 +282,13 @@ class LslDevice:
 
     @property
     def problem(self) -> str:
-        """One line while something is wrong, "" when all is well. May be read from any thread."""
+        """A line for each thing that is wrong, "" when all is well. May be read from any thread."""
         count, what = self._refusals, "sample" if self._info.numeric else "marker"
         refusals = time.monotonic() - self._refused_at < REPORT_INTERVAL and (
             f"{count} {what}{'s' if count > 1 else ''} refused for stamps that are no times; "
             "check the clock of the source"
         )
-        problems = "; ".join(text for text in (self._absence, refusals, self._guessed) if text)
-        return problems and f"{self._address}: {problems}"
+        return "\n".join(f"{self._address}: {text}" for text in (self._absence, refusals, self._guessed) if text)
 
     @property
     def owed(self) -> Mapping[str, int]:

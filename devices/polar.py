@@ -205,9 +205,8 @@ class PolarDevice:
 
     @property
     def problem(self) -> str:
-        """One line while something is wrong, "" when all is well. May be read from any thread."""
-        problems = "; ".join(text for text in (self._state, self._doubt) if text)
-        return problems and f"{self._address}: {problems}"
+        """A line for each thing that is wrong, "" when all is well. May be read from any thread."""
+        return "\n".join(f"{self._address}: {text}" for text in (self._state, self._doubt) if text)
 
     @property
     def identity(self) -> Mapping[str, str]:

@@ -23,15 +23,26 @@ LONGEST = 10.0
 REMEMBERED = 15
 """Packets that tell the usual pause between two."""
 _FIGURE = re.compile(r"(?<![\w.-])\d[\d.]*")
+_PLURAL = re.compile(r"(# \w+)s\b")
+
+
+def words(text: str) -> str:
+    """An alarm whatever figures it has reached. Names that end in a number keep it.
+
+    >>> words("eeg-2: 1 sample refused"), words("eeg-2: 13 samples refused")
+    ('eeg-2: # sample refused', 'eeg-2: # sample refused')
+    """
+    return _PLURAL.sub(r"\1", _FIGURE.sub("#", text))
 
 
 def kind(text: str) -> str:
-    """What an alarm is about, whatever figures it has reached. Names that end in a number keep it.
+    """What an alarm is about: its words up to the first semicolon. What follows are details, which may change while it
+    stands.
 
-    >>> kind("eeg-2: silent for 1.2 s") == kind("eeg-2: silent for 13.0 s") != kind("eeg-3: silent for 1.2 s")
+    >>> kind("eeg: the source has gone; waiting for it") == kind("eeg: the source has gone; there is a twin")
     True
     """
-    return _FIGURE.sub("#", text)
+    return words(text.partition("; ")[0])
 
 
 def patience(pause: float) -> float:
@@ -81,7 +92,7 @@ def silences(
 
 @dataclass(frozen=True, slots=True)
 class Alarmed:
-    """An alarm has appeared, or, when ``over``, gone, at ``time`` on the session clock."""
+    """An alarm has appeared or has other words now, or, when ``over``, gone, at ``time`` on the session clock."""
 
     time: float
     text: str
@@ -93,12 +104,17 @@ class AlarmLog:
 
     def __init__(self) -> None:
         self._standing: dict[tuple[str, str], str] = {}
+        self.begun = 0
+        """How many there have been; one whose `words` change while it stands is still the same."""
 
     def update(self, now: float, alarms: Mapping[str, str]) -> list[Alarmed]:
         """What has changed by ``now``. ``alarms`` are texts by source; of one source a text of another `kind` is
-        another alarm. The text of one that has gone is the last it had."""
+        another alarm, and one of the same kind and other `words` is said once more. The text of one that has gone is
+        the last it had."""
         found = {(source, kind(text)): text for source, text in alarms.items()}
         gone = [Alarmed(now, text, over=True) for key, text in self._standing.items() if key not in found]
-        come = [Alarmed(now, text) for key, text in found.items() if key not in self._standing]
+        said = {key: words(text) for key, text in self._standing.items()}
+        come = [Alarmed(now, text) for key, text in found.items() if said.get(key) != words(text)]
+        self.begun += len(found.keys() - said.keys())
         self._standing = found
         return gone + come

@@ -170,8 +170,9 @@ class Recording:
             self._failing, self._error = "", None
 
     def _fail(self, error: Exception) -> None:
-        count = f" {self.unrecorded} chunks or estimates could not be recorded." if self.unrecorded else ""
-        self._error, self._failing = error, f"{error}{count}"
+        # Also of none: the same alarm from its first word to its last.
+        count = f"{self.unrecorded} chunks or estimates could not be recorded."
+        self._error, self._failing = error, f"{error} {count}"
         self.problems["record"] = self._failing
 
     def _catch_up(self, recorder: Recorder) -> None:

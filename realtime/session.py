@@ -44,7 +44,7 @@ from devices.api import (
 from models.api import Estimate, Window, WindowSpec
 from models.model import Model
 from realtime import heap
-from realtime.alarms import Alarmed, AlarmLog, Pace, patience, silences
+from realtime.alarms import Alarmed, AlarmLog, Pace, kind, patience, silences
 from realtime.api import (
     Body,
     Cleared,
@@ -187,7 +187,6 @@ class Session:
         self._alarm_log = AlarmLog()
         self._looking = threading.Lock()
         self._alarmed: list[Alarmed] = []
-        self._alarms_seen = 0
         self._silent: dict[str, str] = {}
         self._missing_at_end: dict[str, int] = {}
         self._began = math.nan
@@ -333,7 +332,6 @@ class Session:
         with self._looking:
             changes = self._alarm_log.update(self._now(), self._alarming())
             for change in changes:
-                self._alarms_seen += not change.over
                 if len(self._alarmed) < MOST_LISTED:
                     self._alarmed.append(change)
                 self._entry(change)
@@ -828,7 +826,7 @@ class Session:
                 "windows": self._windows,
                 "skipped": self._skipped,
                 "unrecorded": self._unrecorded,
-                "alarms_seen": self._alarms_seen,
+                "alarms_seen": self._alarm_log.begun,
             },
             problem=self._problem(),
             session_clock=self._now(),
@@ -944,8 +942,8 @@ class Session:
         wall = time.monotonic()
         found = dict(self._alarms)
         for index, device in enumerate(self._devices):
-            if problem := getattr(device, "problem", ""):
-                found[f"problem {index}"] = problem
+            for problem in getattr(device, "problem", "").splitlines():
+                found[f"problem {index} {kind(problem)}"] = problem
         if self._live and not self._stop.is_set() and not self._asked and wall >= self._hold_until:
             # Of signals only: events come when they come.
             arrived = {info.key: self._meters[info.key].arrived for info in self.streams if info.rate}

@@ -130,6 +130,31 @@ def test_an_alarm_begins_once_and_is_over_once_whatever_figures_it_reaches():
     assert said == [Alarmed(1.0, "eeg: silent for 0.9 s"), Alarmed(4.0, "eeg: silent for 12 s", over=True)]
 
 
+@pytest.mark.parametrize(
+    "grows",
+    [
+        ["lsl:name=ME: 1 sample refused for stamps", "lsl:name=ME: 2 samples refused for stamps"],
+        ["markers: 1 request refused; 1 too long", "markers: 3 requests refused; 1 too long, 2 broken off"],
+        ["lsl:name=A: the source has gone; waiting for it", "lsl:name=A: the source has gone; not taken for it: B"],
+    ],
+)
+def test_an_alarm_that_grows_is_never_said_to_be_over_while_it_stands(grows):
+    log, said = AlarmLog(), []
+    for k, text in enumerate(grows):
+        said += log.update(float(k), {"device": text})
+    assert [one.text for one in said if one.over] == []
+    assert (said[0].text, log.begun) == (grows[0], 1)
+    assert log.update(9.0, {}) == [Alarmed(9.0, grows[-1], over=True)]
+
+
+def test_new_details_of_an_alarm_that_stands_are_said_once():
+    log = AlarmLog()
+    log.update(0.0, {"device": "markers: 1 request refused; 1 too long"})
+    grown = "markers: 2 requests refused; 1 broken off, 1 too long"
+    assert log.update(1.0, {"device": grown}) == [Alarmed(1.0, grown)]
+    assert log.update(2.0, {"device": grown.replace("1 too", "3 too").replace("2 req", "4 req")}) == []
+
+
 def test_streams_whose_names_differ_only_in_a_number_have_alarms_of_their_own():
     log = AlarmLog()
     texts = {key: f"{key}: silent for 1.2 s" for key in ("eeg", "eeg-2", "eeg-3", "h10/ecg")}

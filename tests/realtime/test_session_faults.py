@@ -352,6 +352,26 @@ def test_trouble_of_a_device_and_its_end_are_events_and_the_session_goes_on_with
     assert summary.samples == {"eeg": well_one.sent, "eeg-2": bad.sent}
 
 
+def test_of_two_troubles_of_a_device_only_the_one_that_ends_is_said_to_be_over(tmp_path):
+    amplifier, told = Amplifier(), []
+    session = Session([amplifier], None, title="t", clock=lsl_clock, told=told.append)
+    gone, refused = "lsl:A: the source has gone; waiting for it", "lsl:A: 6 markers refused for their stamps"
+    play(
+        session,
+        do(lambda: setattr(amplifier, "problem", gone)),
+        alarmed("has gone"),
+        do(lambda: setattr(amplifier, "problem", f"{gone}\n{refused}")),
+        alarmed("refused"),
+        do(lambda: setattr(amplifier, "problem", gone)),
+        lambda health: not alarmed("refused")(health),
+    )
+    assert [one.text for one in told if one.text.removeprefix("over: ").startswith("lsl:A")] == [
+        gone,
+        refused,
+        f"over: {refused}",
+    ]
+
+
 # -- the disk ----------------------------------------------------------------------------------------------------------
 
 
@@ -491,6 +511,7 @@ def test_a_disk_that_stays_full_to_the_end_is_one_alarm_whose_count_is_the_last_
         lambda health: amplifier.sent > reached[0] + 100,
     )
     assert not [one.text for one in told if one.text.startswith("over:")]
+    assert len([one for one in told if "No space left on device" in one.text]) == 1
     assert f"{summary.unrecorded} chunks or estimates could not be recorded." in summary.problem
     assert summary.unrecorded > 0
 
