@@ -32,7 +32,7 @@ class Weights:
     config: EncoderConfig
     state: Mapping[str, Tensor]
     about: Mapping[str, object]
-    """What goes into a manifest: sha256 of the tensors, and the card without the course of the training."""
+    """What goes into a manifest: sha256 of the tensors, data, settings, and of how many people."""
     people: frozenset[str]
     """Everyone trained on, as "data set/code"."""
 
@@ -65,9 +65,11 @@ def read_weights(where: str, kind: str) -> Weights:
         raise TrainingError(
             f"{folder / CARD}: names nobody whose recordings the weights have seen; they cannot be used."
         )
-    kept = ("kind", "parameters", "data", "people", "people held out", "settings", "seed", "steps", "held out")
-    about = {name: card[name] for name in kept if name in card}
-    return Weights(encoder.config, encoder.state_dict(), {"sha256": _digest(encoder.state_dict()), **about}, people)
+    kept = ("kind", "parameters", "data", "settings", "seed", "steps", "held out")
+    about = {"sha256": _digest(encoder.state_dict()), **{name: card[name] for name in kept if name in card}}
+    # Collections have hundreds of thousands of people: the card has the list.
+    about["people"] = len(people)
+    return Weights(encoder.config, encoder.state_dict(), about, people)
 
 
 def weights_asked(*, eeg: str | None, ecg: str | None) -> dict[str, Weights]:

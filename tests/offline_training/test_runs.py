@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from insula import main
 from models.bundle import Target, load_bundle
+from models.encoders import cbramod
 from models.runtimes import load_runtime
 from offline_training import crossvalidate, runs, shards
 from offline_training.api import TrainingError
@@ -259,6 +261,44 @@ def test_an_ordinal_target_is_scored_by_the_upper_half_and_by_ranks(prepared, tm
     assert "upper half of the range" in said["protocol"]
     assert "rank correlation" in said["table"]
     assert "upper half" in (tmp_path / runs.PAGE).read_text(encoding="utf-8")
+
+
+def write_weights(folder, people):
+    """As `insula pretrain ecg` does, of weights as drawn."""
+    folder.mkdir()
+    config = cbramod.Config(d_model=40, layers=1, heads=4, ffn=40, dropout=0.0, position_kernel=(1, 3))
+    torch.manual_seed(8)
+    state = cbramod.Encoder(config).state_dict()
+    (folder / "encoder.safetensors").write_bytes(safetensors.torch.save(state))
+    card = {"kind": "ecg", "network": asdict(config), "people": people, "data": [{"data set": "eegmat", "sha256": "0"}]}
+    (folder / "encoder.json").write_text(json.dumps(card))
+    return state
+
+
+def test_training_begins_with_pretrained_weights_and_says_so(prepared, tmp_path, capsys):
+    state = write_weights(tmp_path / "weights", ["eegmat/90", "other/00"])
+    to = tmp_path / "run"
+    given = ["--ecg-weights", str(tmp_path / "weights" / "encoder.safetensors")]
+    assert main(["finetune", str(prepared), *ASKED, "--to", str(to), *given]) == 0
+    kept = safetensors.torch.load((to / runs.WEIGHTS).read_bytes())
+    for name, value in state.items():  # with --quick the encoders stay as they are
+        assert torch.equal(kept[f"ecg_encoder.{name}"], value)
+    said = json.loads((to / runs.NETWORK).read_text())
+    assert said["weights"]["ecg"]["data"] == [{"data set": "eegmat", "sha256": "0"}]
+    assert said["weights"]["ecg"]["people"] == 2
+    assert len(said["identity"]["weights"]["ecg"]) == 64
+
+
+def test_pretrained_weights_are_refused_when_they_have_seen_a_scored_person_or_do_not_say(prepared, tmp_path, capsys):
+    for number, (people, told) in enumerate(
+        ((["eegmat/02"], "pre-trained on recordings of 02 of eegmat"), ([], "names nobody"))
+    ):
+        write_weights(tmp_path / str(number), people)
+        command = ["evaluate", str(prepared), *ASKED, "--to", str(tmp_path / "run"), "--folds", "2"]
+        assert main([*command, "--ecg-weights", str(tmp_path / str(number))]) == 2
+        assert told in one_line(capsys)
+    assert main([*command, "--eeg-weights", str(tmp_path / "0")]) == 2
+    assert "holds an encoder of ecg, not of eeg" in one_line(capsys)
 
 
 def test_weights_that_have_seen_somebody_to_be_scored_are_refused():
