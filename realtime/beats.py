@@ -369,6 +369,12 @@ def _detect(  # type: ignore[no-untyped-def]
             timed += kernels[2, k] * value
             even += kernels[3, k] * value
         envelope[at & mask] = np.sqrt(real * real + imaginary * imaginary)
+        if at == half:
+            # What was before the segment is not known: a beat's edge there is taken to have been as it begins, not as
+            # the segment before left it.
+            for k in range(1, template.shape[0]):
+                fine[(at - k) & mask] = timed
+                smooth[(at - k) & mask] = even
         # What follows is not known yet; a beat's edge that reaches beyond is taken to stay where it is.
         for k in range(ahead + 1):
             fine[(at + k) & mask] = timed

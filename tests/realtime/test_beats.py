@@ -169,17 +169,34 @@ def test_after_a_long_gap_the_levels_are_learnt_anew():
     assert sum(beat.time > 60 for beat in given_out) == len(beats[beats > 60])
 
 
-@pytest.mark.parametrize("rate", [128.0, 130.0, 500.0])
-def test_after_a_long_gap_no_beat_knows_of_what_was_there_before(rate):
-    random = np.random.default_rng(2)
-    times, samples = ecg(rhythm(30, start=100.4), rate, 31, start=100.0)
-    noise = 1e4 * random.standard_normal(round(30 * rate))
+def after_noise(rate, times, samples):
+    """Beats of a segment that begins after half a minute of noise of 10 mV and a gap of more than a minute."""
+    noise = 1e4 * np.random.default_rng(2).standard_normal(round(30 * rate))
     marks = np.zeros(len(times), np.uint8)
     marks[0] = RESTART
     detector = BeatDetector(rate)
     detector.push(np.arange(len(noise)) / rate, noise)
-    after = detector.push(times, samples, marks) + detector.finish()
-    assert repr(after) == repr(found(rate, times, samples, marks))
+    return detector.push(times, samples, marks) + detector.finish()
+
+
+@pytest.mark.parametrize("rate", [128.0, 130.0, 250.0, 500.0])
+@pytest.mark.parametrize("first", [0.15, 0.154, 0.4])
+def test_after_a_long_gap_no_beat_knows_of_what_was_there_before(rate, first):
+    times, samples = ecg(100 + np.arange(first, 30, 0.8), rate, 31, start=100.0)
+    samples += 5 * np.random.default_rng(1).standard_normal(len(samples))
+    after = after_noise(rate, times, samples)
+    assert abs(after[0].time - 100 - first) < 0.01
+    assert repr(after) == repr(found(rate, times, samples))
+
+
+@pytest.mark.parametrize("rate", [128.0, 130.0])
+def test_no_beat_of_noise_either_knows_of_what_was_there_before(rate):
+    # In noise the largest deflection often lies as far from the maximum of the envelope as is looked at.
+    random = np.random.default_rng(3)
+    for _ in range(6):
+        times = 100 + np.arange(round(12 * rate)) / rate
+        samples = 200 * random.standard_normal(len(times)) + np.cumsum(60 * random.standard_normal(len(times)))
+        assert repr(after_noise(rate, times, samples)) == repr(found(rate, times, samples))
 
 
 def test_missing_samples_are_bridged_or_end_a_segment():
