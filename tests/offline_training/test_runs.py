@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -22,7 +22,7 @@ from offline_training.api import TrainingError
 from offline_training.crossvalidate import Outcome, Plan
 from offline_training.finetune import Settings, Trained, draw, pooled_spread, seen_from_rest
 from offline_training.prepare import DEFAULT_SPEC, Columns, labelled
-from offline_training.weights import Weights, refuse_seen
+from offline_training.weights import Weights, fitted, refuse_seen, weights_asked
 
 QUICK = Settings(layers=1, ffn=40, steps=0)
 
@@ -261,6 +261,38 @@ def test_an_ordinal_target_is_scored_by_the_upper_half_and_by_ranks(prepared, tm
     assert "upper half of the range" in said["protocol"]
     assert "rank correlation" in said["table"]
     assert "upper half" in (tmp_path / runs.PAGE).read_text(encoding="utf-8")
+
+
+def test_official_weights_make_an_encoder_of_the_published_size_and_are_loaded_strictly(
+    prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("INSULA_HOME", str(tmp_path))
+    torch.manual_seed(3)
+    state = cbramod.Encoder(cbramod.Config()).state_dict()
+    place = tmp_path / "models" / "cbramod"
+    place.mkdir(parents=True)
+    safetensors.torch.save_file(state, place / "weights.safetensors")
+    weights = weights_asked(eeg="official", ecg=None)
+    whole = runs.study_of(prepared, "arousal", Plan(settings=QUICK)).prepared
+    few = replace(
+        whole,
+        **{
+            one.name: getattr(whole, one.name)[:2]
+            for one in fields(whole)
+            if isinstance(getattr(whole, one.name), np.ndarray)
+        },
+        signals={kind: values[:2] for kind, values in whole.signals.items()},
+    )
+    settings = fitted(QUICK, weights)
+    start = draw(few, settings, 0, {kind: one.state for kind, one in weights.items()})
+    assert start.network.config.eeg == cbramod.Config()
+    assert start.network.config.ecg.d_model == QUICK.d_model
+    for name, value in start.network.eeg_encoder.state_dict().items():
+        assert torch.equal(value, state[name])
+    assert np.isfinite(start.embedding).all()
+    # As a run folder keeps settings, they are read again.
+    said = json.loads(json.dumps(asdict(settings)))
+    assert runs.settings_of(said, tmp_path) == settings
 
 
 def write_weights(folder, people):
