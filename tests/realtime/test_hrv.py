@@ -110,6 +110,16 @@ def test_the_spectrum_has_the_power_of_the_waves_in_it():
     assert lomb(times[keep], rr[keep], (0.15, 0.4)) == pytest.approx(900, rel=0.1)
 
 
+def test_slow_waves_are_lf_fast_ones_hf_and_their_ratio_is_lf_over_hf():
+    ends = np.cumsum(np.full(400, 0.8))
+    rr = 0.8 + 0.01 * np.sqrt(2) * (3 * np.sin(2 * np.pi * 0.1 * ends) + 2 * np.sin(2 * np.pi * 0.25 * ends))
+    times = np.cumsum(rr)
+    measures = variability(times).measures(float(times[-1]))
+    assert measures["LF"].value == pytest.approx(900, rel=0.05)
+    assert measures["HF"].value == pytest.approx(400, rel=0.05)
+    assert measures["LF/HF"].value == pytest.approx(9 / 4, rel=0.08)
+
+
 @pytest.mark.parametrize("band", [LF, HF])
 @pytest.mark.parametrize("start", [0.0, 2e5])
 def test_the_spectrum_is_that_of_scipys_lomb_periodogram(band, start):
@@ -217,6 +227,15 @@ def test_no_interval_is_counted_across_a_gap():
     assert lengths.max() < 1.2
     assert not kinds.any()
     assert len(ends) == np.count_nonzero(~gap) - 2
+
+
+def test_no_change_of_the_interval_is_counted_across_a_gap():
+    before = np.cumsum(np.full(40, 0.8))
+    after = before[-1] + 2 + np.cumsum(np.full(40, 0.815))
+    measures = variability(np.concatenate([before, after]), firsts=(0, 40)).measures(float(after[-1]), {"SD2": 60.0})
+    assert measures["RMSSD"].value == pytest.approx(0, abs=1e-6)
+    assert measures["SD1"].value == pytest.approx(0, abs=1e-6)
+    assert measures["SD2"].value > 5
 
 
 def told(keeper, now):
