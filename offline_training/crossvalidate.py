@@ -43,7 +43,7 @@ from offline_training.finetune import (
     seen_from_rest,
     train,
 )
-from offline_training.prepare import Prepared
+from offline_training.prepare import KINDS, Prepared
 from offline_training.splits import Fold, grouped_folds
 from offline_training.weights import Weights
 
@@ -240,7 +240,9 @@ class _Work:
         """The network that training begins with: the same for every fold."""
         key = repr((settings.network(1, 1, 10, 200), weights, made))
         if key not in self._starts:
-            states = {kind: one.state for kind, one in self.plan.weights.items()} if weights else {}
+            # An encoder that sees all channels begins with the weights of EEG; that of ECG has no place in it.
+            kinds = KINDS if made is FusionModel else ("eeg",)
+            states = {kind: self.plan.weights[kind].state for kind in kinds if weights and kind in self.plan.weights}
             prepared = self.prepared if made is FusionModel else self.silenced()
             self._starts[key] = draw(prepared, settings, self.plan.seed, states, made)
         return self._starts[key]
@@ -327,7 +329,7 @@ class _Work:
         def early() -> Arrays:
             # Neither kind can be missing, so that nothing is gained by showing windows without one.
             together = dataclasses.replace(settings, single_kind=0.0)
-            start = self.start(together, weights=False, made=EarlyFusion)
+            start = self.start(together, made=EarlyFusion)
             trained = train(self.silenced(), train_rows, together, start)
             embedding = embed(trained.network, self.silenced(), test_rows)
             value, _ = logits(trained, self.silenced(), test_rows, embedding, (True, True))

@@ -52,6 +52,8 @@ class _Nothing(nn.Module):
 
 def silenced(prepared: Prepared) -> Prepared:
     """The same windows with zeros in place of every kind that is not good enough."""
+    if prepared.usable.all():
+        return prepared
     signals = {
         kind: np.where(prepared.usable[:, number, None, None], prepared.signals[kind], np.float32(0.0))
         for number, kind in enumerate(KINDS)

@@ -321,6 +321,19 @@ def test_training_begins_with_pretrained_weights_and_says_so(prepared, tmp_path,
     assert len(said["identity"]["weights"]["ecg"]) == 64
 
 
+def test_with_weights_the_same_stands_beside_as_drawn_and_as_they_came(prepared, tmp_path):
+    write_weights(tmp_path / "weights", ["other/00"])
+    short = replace(QUICK, steps=1, people_per_step=2, baseline_windows=3, class_windows=2)
+    weights = weights_asked(eeg=None, ecg=str(tmp_path / "weights"))
+    plan = Plan(settings=short, weights=weights, compared=("random", "frozen", "early"))
+    study = runs.study_of(prepared, "arousal", plan)
+    raw = crossvalidate.cross_validate(study.prepared, study.folds[:1], study.plan).raw
+    ecg = [raw[f"{before}ECG only"] for before in ("", "random encoders, ", "pre-trained encoders as they came, ")]
+    assert not np.array_equal(ecg[1], ecg[2])
+    assert not np.array_equal(ecg[0], ecg[2])
+    assert np.isfinite(raw["early fusion"]).all()
+
+
 def test_pretrained_weights_are_refused_when_they_have_seen_a_scored_person_or_do_not_say(prepared, tmp_path, capsys):
     for number, (people, told) in enumerate(
         ((["eegmat/02"], "pre-trained on recordings of 02 of eegmat"), ([], "names nobody"))
