@@ -248,6 +248,14 @@ def test_a_source_killed_and_started_anew_is_taken_again_and_named_with_its_gap(
         ((since, who),) = ledger.device.taken
         assert who["uid"] == after_uid
         assert ledger.times[before - 1] < since < ledger.arrived[-1][0]
+        two.process.kill()
+        ledger.until(lambda ledger: "gone" in ledger.device.problem)
+        stack.enter_context(source(**spec))
+        ledger.until(lambda ledger: len(ledger.device.taken) > 1)
+        (again, third) = ledger.device.taken[1]
+        assert [who["uid"] for _, who in ledger.device.taken] == [after_uid, ledger.device.uid]
+        assert third["uid"] != after_uid
+        assert again > since
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped, then killed", "stopped, then going on"])
