@@ -25,6 +25,7 @@ import heapq
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -160,8 +161,9 @@ class XdfReplay:
         delivered = {number for number in self._file.streams if self._file.samples(number)}
         self.silent = tuple(info for number, info in self._streams.items() if info.numeric and number not in delivered)
         """Streams of numbers that a session of insula had, and of which no sample came."""
-        self.skipped_windows = self._read_skipped()
-        """``t_end`` of the windows the recorded session skipped because its model was busy."""
+        self.skipped_windows, self.missing = self._read_session()
+        """``t_end`` of the windows the recorded session skipped because its model was busy; and, by stream, how many
+        samples or markers it knew to be missing, where there were any."""
         begin, end = self._extent()
         self._start = begin if start is None else begin + max(0.0, start)
         self._stop = end if stop is None else min(end, begin + stop)
@@ -171,6 +173,7 @@ class XdfReplay:
                 f"{self.path}: nothing between {start or 0:g} s and {end - begin if stop is None else stop:g} s, "
                 f"the recording is {end - begin:.1f} s long. Choose a stretch within it."
             )
+        self._to_the_end = self._stop == end
         self._cut_start = -np.inf if start is None else self._start
         self._cut_stop = np.inf if stop is None else self._stop
         self._lock = threading.Lock()
@@ -236,9 +239,18 @@ class XdfReplay:
             return 0.0
         return (self._file.samples(stream.id) - 1) / (span[1] - span[0])
 
-    def _read_skipped(self) -> frozenset[float]:
-        events = (text.partition(" ") for number in self._session_ids for text in self._session_texts(number))
-        return frozenset(_seconds(rest) for word, _, rest in events if word == EVENT_SKIPPED)
+    def _read_session(self) -> tuple[frozenset[float], dict[str, int]]:
+        skipped: set[float] = set()
+        lost: Counter[str] = Counter()
+        texts = itertools.chain.from_iterable(map(self._session_texts, self._session_ids))
+        for word, _, rest in (text.partition(" ") for text in texts):
+            if word == EVENT_SKIPPED:
+                skipped.add(_seconds(rest))
+            elif word == EVENT_LOST:
+                key, count = _lost(rest)
+                lost[key] += count
+        missing = {info.key: lost[info.key.strip()] for info in self._streams.values()}
+        return frozenset(skipped), {key: count for key, count in missing.items() if count}
 
     def _session_texts(self, number: int) -> Iterator[str]:
         for index in self._file.chunks_of(number):
@@ -293,14 +305,18 @@ class XdfReplay:
                         else:
                             self._left_out(f"session event {str(text)[:60]!r} has no time; left out")
                     elif word == EVENT_LOST:
-                        count, _, key = rest.partition(" ")
-                        # The key in the header is XML text, which is stripped when it is read.
-                        lost[key.strip()] = int(count) if count.isdecimal() and len(count) < 19 else 0
+                        key, count = _lost(rest)
+                        lost[key] = count
             elif number in self._streams:
                 times, values = self._file.decode(index, synchronised=False)
                 if len(times):
                     key = self._streams[number].key
                     yield float(times[-1]), self._item(number, times, values, lost.pop(key.strip(), 0))
+        for info in self._streams.values():
+            if (count := lost.get(info.key.strip(), 0)) and self._to_the_end:
+                nothing = np.zeros(0)
+                empty = Chunk(info.key, nothing, np.zeros((0, len(info.channels)), np.float32), count)
+                yield np.nan, empty if info.numeric else Events(info.key, nothing, (), count)  # as soon as it is there
 
     def _left_out(self, what: str) -> None:
         if what not in self._unreadable and len(self._unreadable) < MAX_UNREADABLE:  # a loop comes by again and again
@@ -535,6 +551,13 @@ class XdfReplay:
         self._source = iter(())
         self._head = None
         self._file.close()
+
+
+def _lost(text: str) -> tuple[str, int]:
+    """Stream and number of a loss; 0 when it tells none: the file may have been damaged."""
+    count, _, key = text.partition(" ")
+    # The key in the header is XML text, which is stripped when it is read.
+    return key.strip(), int(count) if count.isdecimal() and len(count) < 19 else 0
 
 
 def _seconds(text: str) -> float:

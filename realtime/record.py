@@ -54,6 +54,17 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """So many samples or markers of a stream are known to be missing at its end, where none follows that could say so.
+
+    ``time`` is when that was known, session clock."""
+
+    stream: str
+    time: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unrecorded:
     """``entries`` before this place are missing in the record: the disk did not take them."""
 
@@ -61,7 +72,7 @@ class Unrecorded:
     entries: int
 
 
-Recordable = Item | Estimate | Body | Skipped | Alarmed | Unrecorded
+Recordable = Item | Estimate | Body | Skipped | Missing | Alarmed | Unrecorded
 PHYSIOLOGY_MEANING = (
     "heart and brain rhythms at the time stamp, from the samples before it; NaN where a figure is not valid. Heart "
     "after Task Force 1996 (Circulation 93:1043): hr over 10 s; rmssd, pnn50 and sd1 over 60 s; sdnn, sd2, lf and hf "
@@ -275,6 +286,8 @@ class Recorder:
                 self._event(entry.time, f"{EVENT_TICK} {float(entry.time)!r}")
             case Skipped():
                 self._event(entry.t_end, f"{EVENT_SKIPPED} {float(entry.t_end)!r}")
+            case Missing():
+                self._event(entry.time, f"{EVENT_LOST} {entry.samples} {entry.stream}")
             case Clock():
                 with self._writer.together():
                     if math.isfinite(entry.time) and math.isfinite(entry.residual):

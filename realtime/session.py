@@ -72,7 +72,7 @@ from realtime.display import displays, named
 from realtime.handover import Cut, Inbox, Slot
 from realtime.meters import Meter
 from realtime.physiology import Physiology
-from realtime.record import Recordable, Recorder, Skipped, one_line
+from realtime.record import Missing, Recordable, Recorder, Skipped, one_line
 from realtime.recording import Recording
 from realtime.remote import Server
 from realtime.sidecar import beginning, bundle_facts, conclusion
@@ -121,6 +121,8 @@ class Summary:
     """Chunks, markers and estimates that the disk did not take."""
     problem: str
     """"" when the session ended as it should."""
+    anew: bool = False
+    """Whether a replay has begun anew (a loop, a seek backwards): the figures are of what came since."""
 
 
 class Session:
@@ -180,7 +182,7 @@ class Session:
         """Whether every source is open: until then there is nothing that an interruption could lose."""
         self._asked = False
         self._ended = 0
-        self._at_end = False
+        self._at_end = self._anew = False
         self._failures: list[BaseException] = []
         self._alarms: dict[str, str] = {}
         self._past: dict[str, str] = {}
@@ -188,10 +190,10 @@ class Session:
         self._looking = threading.Lock()
         self._alarmed: list[Alarmed] = []
         self._silent: dict[str, str] = {}
-        self._missing_at_end: dict[str, int] = {}
+        self._missing_at_end: Counter[str] = Counter()
         self._began = math.nan
         self._hold_until = 0.0
-        self._owed: dict[str, int] = {}
+        self._owed: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
         self._repeated: Counter[str] = Counter()
         self._undelivered: Counter[str] = Counter()
@@ -268,6 +270,7 @@ class Session:
             gaps={key: count["gaps"] for key, count in counts.items()},
             unrecorded=self._unrecorded,
             problem=problem,
+            anew=self._anew,
         )
 
     def stop(self) -> None:
@@ -375,6 +378,11 @@ class Session:
         self._count_open_ends()
         self._inbox.close()
         wait(analysis)
+        if not self._failures:  # it ended with the last of its sources, and what is missing of them is told since
+            while not self._inbox.empty:
+                if (item := self._inbox.get(0.0)) is not None:
+                    self._take(item)
+            self._count_missing()
         self._slot.close()
         wait(modelling)
         if recording is not None and self._recording is not None:
@@ -388,15 +396,21 @@ class Session:
         for device, keys in zip(self._devices, self._keys, strict=True):
             for key, count in getattr(device, "owed", {}).items():
                 if count:
-                    found[keys.get(key, key)] = count, f"the last {count} were refused or are missing"
+                    what = f"{count} were refused or are" if count > 1 else "one was refused or is"
+                    found[keys.get(key, key)] = count, f"the last {what} missing"
         for key in self._silent:
-            quiet = wall - self._meters[key].arrived  # NaN when no sample ever came, which is said of the session
-            if quiet > patience(self._paces[key].pause):
+            arrived = self._meters[key].arrived
+            never = math.isnan(arrived)
+            quiet = wall - (self._began if never else arrived)
+            if never or quiet > patience(self._paces[key].pause):
                 count = max(round(quiet * self._rates[key]), found.get(key, (0, ""))[0])
-                found[key] = count, f"silent to the end, for {quiet:.1f} s: {count} samples missing"
-        for key, (count, text) in found.items():
-            self._missing_at_end[key] = count
-            self._inbox.put(Notice(key, self._now(), text))
+                words = f"no sample in all {quiet:.1f} s" if never else f"silent to the end, for {quiet:.1f} s"
+                found[key] = count, f"{words}: {count} samples missing"
+        for info in self.streams:
+            if info.key in found:
+                count, text = found[info.key]
+                self._inbox.put(Notice(info.key, self._now(), text))
+                self._inbox.put(_nothing(info, count))
 
     def _obey(self) -> None:
         for command in self._server.commands() if self._server else ():
@@ -479,6 +493,7 @@ class Session:
                         break
                     self._offer(self._windower.finish())
                     self._observe(None)
+                    self._count_missing()
                     self._ended = 0
                     self._at_end = True
             now = time.monotonic()
@@ -491,21 +506,18 @@ class Session:
                     self._tick(Tick(self._clock()))
                 for display in self._displays.values():
                     self._publish_all(display.turn())
-        for stream, owed in self._owed.items():
-            self._meters[stream].lost += owed  # no chunk came any more that could have said so
         self._offer(self._windower.finish())
         self._observe(None)
+        self._count_missing()
         for display in self._displays.values():
             self._publish_all(display.finish())
 
     def _take(self, item: Item) -> None:
         match item:
+            case Chunk() | Events() if not len(item.times):
+                self._owed[item.stream] += item.lost
             case Chunk():
-                owed = self._owed.pop(item.stream, 0)
-                if not len(item.times):
-                    self._owed[item.stream] = owed + item.lost
-                    return
-                if owed:
+                if owed := self._owed.pop(item.stream, 0):
                     item = replace(item, lost=item.lost + owed)
                 self._keep(item.stream, item)
                 self._meters[item.stream].take(item)
@@ -516,9 +528,10 @@ class Session:
                 if item.stream in self._marks:
                     self._mark(item.stream, item.times, item.texts)
             case Events():
-                if len(item.times):
-                    self._keep(item.stream, item)
-                    self._meters[item.stream].take(item)
+                if owed := self._owed.pop(item.stream, 0):
+                    item = replace(item, lost=item.lost + owed)
+                self._keep(item.stream, item)
+                self._meters[item.stream].take(item)
                 if item.stream in self._marks:  # a strap's RR intervals are no marks on the screen
                     self._mark(item.stream, item.times, item.labels)
             case Clock() if item.stream in self._meters:
@@ -532,6 +545,14 @@ class Session:
                 self._start_over()
             case End():
                 self._ended += 1
+
+    def _count_missing(self) -> None:
+        """At the end of its streams: what is missing of which nothing that came any more could tell."""
+        for stream, missing in self._owed.items():
+            if missing:
+                self._missing_at_end[stream] += missing
+                self._keep(stream, Missing(stream, self._now(), missing))
+        self._owed.clear()
 
     def _mark(self, stream: str, times: NDArray[np.float64], texts: Sequence[str]) -> None:
         for moment, text in zip(times.tolist(), texts, strict=True):
@@ -657,8 +678,10 @@ class Session:
         self._slot.settle()  # no estimate of before may follow what is cleared now
         self._repeated = self._kept.copy()
         self._at_end = False
+        self._anew = True
         self._windows = self._estimates = self._skipped = 0
         self._owed.clear()
+        self._missing_at_end.clear()
         for meter in self._meters.values():
             meter.rewind()
         self._publish(Cleared())
@@ -894,7 +917,7 @@ class Session:
         }
         for key, counters in self._windower.counters.items():  # the intake sees more than a meter
             counts[key] |= {"refused": counters.refused + counters.overrun, "gaps": counters.gaps}
-        for key, missing in self._missing_at_end.items():
+        for key, missing in self._missing_at_end.copy().items():  # the analysis thread counts
             counts[key]["lost"] += missing
             counts[key]["gaps"] += key in self._rates
         return counts
@@ -997,6 +1020,13 @@ def _unique_keys(devices: Sequence[Device], taken: set[str]) -> tuple[tuple[Stre
             streams.append(replace(info, key=key))
         renamings.append(renamed)
     return tuple(streams), renamings
+
+
+def _nothing(info: StreamInfo, lost: int) -> Chunk | Events:
+    """No sample or marker of a stream, and so many that are missing."""
+    if not info.numeric:
+        return Events(info.key, np.zeros(0), (), lost)
+    return Chunk(info.key, np.zeros(0), np.zeros((0, len(info.channels)), np.float32), lost)
 
 
 def _renamed(item: Item, keys: dict[str, str]) -> Item:

@@ -478,7 +478,7 @@ def _unit_problem(replay: XdfReplay, streams: tuple[StreamInfo, ...]) -> str:
     while scales and not over and replay.position - replay.start < LOOKED_AT:
         for item in replay.read(0.0):
             over = isinstance(item, End)
-            if isinstance(item, Chunk) and item.stream in pieces:
+            if isinstance(item, Chunk) and item.stream in pieces and len(item.times):
                 pieces[item.stream].append(item.single)
     for info in streams:
         if pieces.get(info.key):

@@ -56,6 +56,30 @@ def plain(item):
     return item
 
 
+def test_what_is_known_to_be_missing_after_the_last_sample_is_told_at_the_end_and_not_of_a_part_before_it(tmp_path):
+    path = tmp_path / "record.xdf"
+    with XdfWriter(path) as writer:
+        desc = {OWN_DESC: {"key": "cap/eeg", "kind": "eeg"}}
+        eeg = writer.add_stream(
+            name="cap", type="EEG", channels=("Cz",), rate=100.0, format="float32", unit="uV", desc=desc
+        )
+        session = writer.add_stream(
+            name=SESSION_NAME, type=SESSION_TYPE, channels=("event",), rate=0.0, format="string", unit=""
+        )
+        writer.write(eeg, np.arange(100) / 100, np.zeros((100, 1), np.float32))
+        writer.write_strings(session, [0.99], ["lost 5 cap/eeg"])
+        writer.write(eeg, 1.05 + np.arange(100) / 100, np.zeros((100, 1), np.float32))
+        writer.write_strings(session, [4.0, 4.0], ["lost 195 cap/eeg", "lost 7 nobody"])
+    with XdfReplay(path, speed=np.inf) as replay:
+        assert replay.missing == {"cap/eeg": 200}
+        *_, told, end = everything(replay)
+        assert isinstance(told, Chunk)
+        assert (told.stream, told.data.shape, told.lost) == ("cap/eeg", (0, 1), 195)
+        assert isinstance(end, End)
+    with XdfReplay(path, start=0.5, stop=1.5, speed=np.inf) as part:
+        assert sum(item.lost for item in everything(part) if isinstance(item, Chunk)) == 5
+
+
 def write_signal(path, *, seconds=3.0, rates=(100.0, 130.0), types=("EEG", "ECG"), offset=0.0, chunk=0.25):
     """Two signals of counting numbers, in chunks, and a marker in the middle."""
     with XdfWriter(path) as writer:

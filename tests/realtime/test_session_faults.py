@@ -116,6 +116,12 @@ def play(session, *steps, patience=30.0):
     return summary
 
 
+def replayed_counts(path):
+    """What a replay of a record counts as lost, and as gaps."""
+    summary = Session([XdfReplay(path, speed=math.inf)], None, title="t", clock=lsl_clock).run()
+    return summary.lost, summary.gaps
+
+
 def do(work):
     """A step that is done at once."""
     return lambda health: work() or True
@@ -396,6 +402,32 @@ def test_a_source_that_never_comes_back_is_a_gap_to_the_end_whose_samples_are_co
     assert any(text.endswith(said.removeprefix("eeg: ")) for text in events(path))
     (described,) = [one for one in json.loads(path.with_suffix(".json").read_text())["streams"] if one["key"] == "eeg"]
     assert (described["lost"], described["gaps"]) == (summary.lost["eeg"], 1)
+    assert f"lost {summary.lost['eeg']} eeg" in events(path)
+    assert replayed_counts(path) == (summary.lost, summary.gaps)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_source_that_never_gives_a_sample_owes_them_from_the_beginning_and_a_replay_counts_the_same(tmp_path, ends):
+    class Never(Amplifier):
+        over = False
+
+        def read(self, timeout: float):
+            return [*super().read(timeout), *([End("the plug is out")] if self.over else [])]
+
+    silent, path, told = Never(), tmp_path / "r.xdf", []
+    silent.on = False
+    session = Session([silent], None, title="t", clock=lsl_clock, recorder=records_to(path), told=told.append)
+    last = [do(lambda: setattr(silent, "over", True)), alarmed("the plug is out")] if ends else []
+    summary = play(session, alarmed("eeg: no sample yet"), *last)
+    assert summary.lost["eeg"] == pytest.approx(silent.number, abs=0.5 * RATE)
+    assert summary.lost["eeg"] > 1.5 * RATE
+    assert summary.gaps["eeg"] == 1
+    (said,) = [one.text for one in told if "in all" in one.text]
+    assert said.endswith(f"s: {summary.lost['eeg']} samples missing")
+    assert f"lost {summary.lost['eeg']} eeg" in events(path)
+    streams = json.loads(path.with_suffix(".json").read_text())["streams"]
+    assert {one["key"]: one["lost"] for one in streams if "lost" in one} == summary.lost
+    assert replayed_counts(path) == (summary.lost, summary.gaps)
 
 
 def test_markers_that_are_missing_are_counted_recorded_and_replayed_and_so_is_what_a_source_still_owes(tmp_path):
@@ -407,13 +439,18 @@ def test_markers_that_are_missing_are_counted_recorded_and_replayed_and_so_is_wh
     assert summary.lost == {"eeg": 4, "marks": 3}
     assert "lost 2 marks" in events(path)
     assert any(text.endswith("the last 4 were refused or are missing") for text in events(path))
+    assert any(text.endswith("the last one was refused or is missing") for text in events(path))
     counted = {
         one["key"]: one["lost"] for one in json.loads(path.with_suffix(".json").read_text())["streams"] if "lost" in one
     }
     assert counted == {"eeg": 4, "marks": 3}
     with XdfReplay(path, speed=math.inf) as replay:
         items = [item for item in iter(lambda: replay.read(0.1), []) for item in item]
-    assert [item.lost for item in items if isinstance(item, Events)] == [2]
+    assert [item.lost for item in items if isinstance(item, Events)] == [2, 1]
+    assert sum(item.lost for item in items if isinstance(item, Chunk)) == 4
+    assert replayed_counts(path)[0] == summary.lost
+    with XdfReplay(path) as replay:
+        assert replay.missing == summary.lost
 
 
 def test_the_stamps_of_what_is_said_of_a_session_never_go_back(tmp_path):
