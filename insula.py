@@ -49,6 +49,7 @@ MANY = 12
 """Sources of one kind that `insula devices` lists without being asked for that kind."""
 RESEARCH_USE = "Research use only, not a medical device."
 _CODED = re.compile(r"([A-Za-z0-9]{1,64})=([a-z]+:.*)", re.DOTALL)
+_CODED_BADLY = re.compile(r"([^=:]*)=([a-z]+:.*)", re.DOTALL)
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -559,7 +560,8 @@ def conclude(
     lost = sum(summary.lost.values())
     windows = f"{summary.windows} windows, {summary.estimates} with an estimate, {summary.skipped} skipped; "
     console.print(
-        (windows if summary.windows else "")
+        ("since it last began anew: " if summary.anew else "")
+        + (windows if summary.windows else "")
         + f"{sum(summary.samples.values())} samples, {lost} lost or refused, {sum(summary.gaps.values())} gaps"
         + (f", {summary.unrecorded} entries not in the record" if summary.unrecorded else ""),
     )
@@ -729,6 +731,10 @@ def people_of(sources: Sequence[str]) -> dict[str, list[str]]:
     for source, coded in zip(sources, found, strict=True):
         if coded:
             people.setdefault(coded[1], []).append(coded[2])
+        elif bad := _CODED_BADLY.fullmatch(source):
+            raise UsageError(
+                f"{source}: {bad[1]!r} is no code of a person. Use letters and digits, at most 64, as in P01={bad[2]}."
+            )
         elif any(found):
             raise UsageError(f"{source}: whose is it? Of several people each source needs a code, as in P01={source}.")
     return people
@@ -859,6 +865,8 @@ def inspect(options: argparse.Namespace, console: Console) -> int:
             console.print(f"not used: {name}: {why}")
         for info in device.silent:
             console.print(f"{info.key}: no sample came")
+        for key, count in device.missing.items():
+            console.print(f"{key}: {count} samples or markers are known to be missing", style="yellow")
         say_picked(choose(device.streams, spec).values(), [info.key for info in device.silent], console)
         for kind, why in lacking(device.streams, spec).items():
             console.print(f"{kind.upper():<4} {why}", style="yellow")
@@ -1198,7 +1206,7 @@ def refuse(error: Exception, before: str = "") -> int:
         error = UsageError(f"the output cannot be written ({error.strerror}). Let it go elsewhere.")
     if not isinstance(error, DeviceError | ModelError | TrainingError | XdfError | RemoteError | UsageError):
         raise error
-    print(f"insula: {before}{plain(str(error))}", file=sys.stderr)
+    print(f"insula: {before}{' '.join(plain(str(error)).splitlines())}", file=sys.stderr)
     return 2
 
 

@@ -290,7 +290,8 @@ def open_device(address: str) -> Device:
     scheme, colon, rest = address.partition(":")
     if not colon or scheme not in schemes():
         known = ", ".join(f"{name}:" for name in schemes())
-        raise DeviceError(f"{address}: no such kind of source. Known are {known} for example lsl:type=EEG.")
+        what = f"{address}: no such kind of source." if address.strip() else "a source without an address."
+        raise DeviceError(f"{what} Known are {known} for example lsl:type=EEG.")
     module = importlib.import_module(f"devices.{scheme}")
     device: Device = module.connect(rest)
     return device

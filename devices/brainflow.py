@@ -473,7 +473,7 @@ def _board(text: str, address: str, known: Mapping[str, int]) -> str:
     name = _plain(text)
     if name not in known:
         near = difflib.get_close_matches(name, known, 5, 0.5)
-        hint = f"Nearest are {', '.join(near)}; all" if near else "All"
+        hint = f"Nearest {'are' if len(near) > 1 else 'is'} {', '.join(near)}; all" if near else "All"
         raise DeviceError(
             f"{address}: BrainFlow has no board {text!r}. {hint} {len(known)} are listed by `insula devices brainflow`."
         )

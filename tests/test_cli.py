@@ -31,7 +31,7 @@ from devices.api import Chunk, DeviceError, StreamInfo, Tick, open_device
 from devices.xdf_format import XdfFile, XdfWriter
 from models.api import Estimate
 from models.bundle import default_bundle_folder, load_bundle
-from realtime.record import Recorder
+from realtime.record import Missing, Recorder
 from realtime.remote import Client, running_sessions
 from realtime.session import Session
 
@@ -313,6 +313,19 @@ def test_a_source_that_does_not_exist_is_refused(source):
     assert source.split(":")[0] in refusal("live", source)
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("", "insula: a source without an address. Known are brainflow:, "),
+        ("P 1=synthetic:", "'P 1' is no code of a person. Use letters and digits, at most 64, as in P01=synthetic:."),
+        ("synthetic:a\nb=1", "b=1"),
+        ("brainflow:xenophone", "Nearest is enophone; all "),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_answered_in_one_line_that_says_what_is_wrong_with_it(source, words):
+    assert words in refusal("live", source, "--headless")
+
+
 def test_what_sources_there_are_is_listed_by_the_addresses_that_open_them():
     name = f"insula-listed-{os.getpid()}"
     info = pylsl.StreamInfo(name, "EEG", 8, 250, pylsl.cf_float32, f"{name}-1")
@@ -447,6 +460,7 @@ def half_silent(path):
         times = 100 + tenth / 10 + np.arange(25) / 250
         recorder.write(Chunk("eeg", times, 9 * np.random.default_rng(tenth).standard_normal((25, 19), np.float32)))
         recorder.write(Tick(float(times[-1])))
+    recorder.write(Missing("QE/ecg", 108.0, 1040))
     recorder.close()
     return path
 
@@ -462,6 +476,8 @@ def test_inspect_and_replay_do_not_promise_a_stream_of_which_no_sample_came(tmp_
     assert "\nQE/ecg: no sample came\n" in inspected
     assert "\nQE/ecg: no sample came\n" in replayed.partition(" samples, ")[2]  # in the summary
     assert "eeg: no sample came" not in replayed
+    assert "\nQE/ecg: 1040 samples or markers are known to be missing\n" in inspected
+    assert " 1040 lost or refused, 1 gaps\n" in replayed
     for said in (inspected, replayed):
         assert "ECG  no ECG: of QE/ecg, which was chosen, no sample came\n" in said
         assert "EEG from eeg: 19 of 19 channels" in said

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import pyxdf
 
-from devices.api import Chunk, DeviceError, End, Events, StreamInfo, Tick, open_device
+from devices.api import Chunk, DeviceError, End, Events, Rewind, StreamInfo, Tick, open_device
 from devices.lsl import lsl_clock
 from devices.xdf import XdfReplay
 from devices.xdf_format import XdfFile
@@ -547,3 +547,22 @@ def test_what_a_busy_moment_took_goes_back_to_the_system():
     thread.start()
     thread.join()
     assert given_back[0] > 40e6
+
+
+def test_a_replay_that_began_anew_says_that_its_figures_are_of_what_came_since(capsys):
+    from insula import conclude, terminal
+
+    class Twice(XdfReplay):
+        def read(self, timeout):
+            items = list(super().read(timeout))
+            self.set_loop(self.looping and not any(isinstance(item, Rewind) for item in items))
+            return items
+
+    said = []
+    for loop in (False, True):
+        replay = Twice(DEMO, stop=5, speed=float("inf"), loop=loop)
+        summary = Session([replay], None, title="t", clock=lsl_clock).run()
+        assert summary.anew == loop
+        assert conclude(summary, terminal(), None, None) == 0
+        said.append(capsys.readouterr().out)
+    assert said[1] == f"since it last began anew: {said[0]}"
