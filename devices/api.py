@@ -80,7 +80,8 @@ class Chunk:
     ``times`` (n,) are seconds on the session clock (LSL's local_clock in a live session, the file's clock in a
     replay), ``data`` is (n, channels) in the stream's unit and format; ``lost`` counts samples known to be missing just
     before. Whoever receives a chunk may keep it: nobody writes into it again. A chunk without samples says that the
-    source is there and what it sent is still to come.
+    source is there and what it sent is still to come; what it has ``lost`` counts before the next
+    sample, or at the end of the stream.
     """
 
     stream: str
