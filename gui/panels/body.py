@@ -150,6 +150,7 @@ class Panel(look.Card):
         across.addWidget(self.brain, 5)
 
         self.start = 0.0
+        self.has_ecg = False
         self.newest: Body | None = None
         self.verdict: Verdict | None = None
         self.poor: frozenset[str] = frozenset()
@@ -166,6 +167,8 @@ class Panel(look.Card):
                 self.start = start
                 self.eeg = dict(used).get("eeg", "")
                 kinds = {stream.kind for stream in streams if stream.rate}
+                labels = [label.upper() for stream in streams if stream.rate for label in stream.channels]
+                self.has_ecg = "ecg" in kinds or any("ECG" in label or "EKG" in label for label in labels)
                 self.setVisible(bool(kinds & {"eeg", "ecg"}))
                 self.forget()
             case Body():
@@ -225,7 +228,7 @@ class Panel(look.Card):
             about.setToolTip(about.text().replace("left out", "of the beats left out"))
         withheld = self.write_waves(figures)
         if newest is None:
-            said = "no beats yet"
+            said = "no beats yet" if self.has_ecg else "no ECG: no stream carries it"
         elif newest.reason:
             said = look.plain(newest.reason, 90)
         elif rate is not None and not given:

@@ -43,8 +43,10 @@ class Panel(look.Card):
 
     def __init__(self, send: Callable[[Command], None]) -> None:
         super().__init__("Signal quality", send)
-        self.summary = look.label("", "muted")
-        self.bar.addWidget(self.summary)
+        # It says more than the column is wide: in several lines, or it would push the column out of the window.
+        self.summary = look.label("", "muted", wrap=True)
+        self.summary.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.bar.addWidget(self.summary, 8)
         self.inside = QWidget()
         self.inside.setObjectName("bare")
         self.grid = QGridLayout(self.inside)
@@ -66,7 +68,7 @@ class Panel(look.Card):
         self.heads: dict[str, tuple[Verdict, ...]] = {}
         """Of headsets that do not feed it, by stream: by the rules that the rhythms go by."""
         self.why: dict[str, str] = {}
-        """Why one of them has none."""
+        """Why one of them has none, for now or for good."""
         self.awaited: dict[str, float] = {}
         """Seconds of signal that a first verdict of a stream needs."""
         self.begun: dict[str, float] = {}
@@ -90,7 +92,7 @@ class Panel(look.Card):
                 for brain in brains:
                     if brain.stream not in self.feeding:
                         self.heads[brain.stream] = brain.verdicts
-                        self.why[brain.stream] = brain.reason
+                        self.why[brain.stream] = brain.reason or brain.remark
             case Estimated(quality=quality):
                 self.quality = quality
             case _:
@@ -119,13 +121,17 @@ class Panel(look.Card):
         """When the first verdict comes, or why it does not."""
         if not self.begun:
             return "waiting for the first samples"
-        reasons = [why for key, why in self.why.items() if why and not self.heads[key]]
+        reasons = list(self.unheard().values())
         # Windows end at whole hops.
         ends = [math.ceil((first + self.awaited[key]) / self.hop) * self.hop for key, first in self.begun.items()]
         left = math.ceil(min(ends) - self.newest - 1e-6)
         if left > 0:
             return f"first verdict in {left} s"
         return look.plain(reasons[0], 100) if reasons else "first verdict now"
+
+    def unheard(self) -> dict[str, str]:
+        """Why there is no verdict of a headset that does not feed the model, by stream."""
+        return {key: why for key, why in self.why.items() if why and not self.heads[key]}
 
     def verdicts(self) -> list[tuple[str, str, Verdict]]:
         """Group, what goes before the name of the channel, and verdict, of every channel of the streams."""
@@ -180,6 +186,7 @@ class Panel(look.Card):
                 )
         more = f"; not there: {len(lacking)} of the model's" if lacking else ""
         more += f"; the model gets no {', no '.join(starved)}" if starved else ""
+        more += "".join(f"; {look.plain(key, 10)}: {look.plain(why, 60)}" for key, why in self.unheard().items())
         more += self.unjudged
         self.summary.setToolTip(f"Not there: {look.plain(', '.join(lacking), 400)}" if lacking else "")
         if not verdicts:
@@ -189,6 +196,7 @@ class Panel(look.Card):
             self.summary.setText(f"{len(verdicts) - len(poor)} of {len(verdicts)} channels good; not {names}{more}")
         else:
             self.summary.setText(f"all {len(verdicts)} channels good{more}")
+        look.fit_height(self.summary)
 
     def chip(self) -> QLabel:
         made = look.label("", "chip", wrap=True)
@@ -213,4 +221,5 @@ class Panel(look.Card):
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
         super().resizeEvent(event)
+        look.fit_height(self.summary)
         self.arrange()

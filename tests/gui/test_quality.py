@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
+from PySide6.QtWidgets import QLabel, QScrollArea
+
+from devices.api import Chunk, StreamInfo
 from models.api import Verdict
-from realtime.api import Body
+from realtime.api import Body, Traces
+from realtime.physiology import Physiology
 
 
 def judged(script, second, *verdicts, reason="") -> Body:
@@ -71,3 +77,74 @@ def test_a_session_of_an_ecg_alone_without_a_model_has_nobody_to_judge_it_and_sh
     hello = script.hello()
     bench.tell(replace(hello, streams=hello.streams[1:], model=None, used=()), script.traces("strap", 0))
     assert not bench.panel("quality").isVisible()
+
+
+def headset(channels=8, rate=250.0, unit="uV"):
+    return StreamInfo(key="cap", kind="eeg", channels=tuple(f"E{i}" for i in range(channels)), rate=rate, unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        (headset(unit=""), "no unit given"),
+        (headset(channels=129, rate=1000.0), "so many channels at such a rate are not judged"),
+        (headset(channels=300), "300 channels; rhythms are computed of up to 256"),
+        (headset(rate=4000.0), "4000 Hz; rhythms are computed up to 2000 Hz"),
+        (headset(rate=10.0), "10 Hz; band powers need at least"),
+    ],
+)
+def test_a_headset_that_cannot_be_judged_says_why_instead_of_promising_a_verdict(bench, make_script, stream, said):
+    script = make_script(replay=False)
+    bench.tell(replace(script.hello(), streams=(stream,), model=None, used=()))
+    physiology = Physiology([stream])
+    if physiology.empty:
+        bench.tell(physiology.body(script.start))  # as a session says it at its beginning
+    for second in range(7):
+        times = script.start + np.arange(round(second * stream.rate), round((second + 1) * stream.rate)) / stream.rate
+        rows = np.random.default_rng(second).normal(0, 15, (len(times), len(stream.channels))).astype(np.float32)
+        bench.tell(Traces(stream.key, times, rows, gap=False), *physiology.push(Chunk(stream.key, times, rows)))
+    panel = bench.panel("quality")
+    assert panel.isVisible()
+    assert said in panel.summary.text()
+    assert not panel.chips
+
+
+def test_a_headset_that_is_not_judged_is_not_hidden_by_one_that_is(bench, make_script):
+    script = make_script(replay=False)
+    hello = script.hello()
+    bench.tell(replace(hello, streams=(*hello.streams, replace(hello.streams[0], key="old")), model=None, used=()))
+    body = judged(script, 5, Verdict("Fz", 1.0))
+    old = replace(body.brains[0], stream="old", verdicts=(), remark="no unit given")
+    bench.tell(replace(body, brains=(*body.brains, old)))
+    assert "all 1 channels good; old: no unit given" in bench.panel("quality").summary.text()
+
+
+def test_without_an_ecg_no_beats_are_awaited(bench, make_script):
+    script = make_script(replay=False)
+    hello = script.hello()
+    bench.tell(replace(hello, model=None, used=()))
+    assert bench.panel("body").note.text() == "no beats yet"
+    bench.tell(replace(hello, streams=hello.streams[:1], model=None, used=()))
+    assert bench.panel("body").note.text() == "no ECG: no stream carries it"
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1400, 900)])
+def test_nothing_that_the_panel_says_makes_its_column_wider_than_the_window_has_room_for(bench, make_script, size):
+    script = make_script(replay=False)
+    bench.board.resize(*size)
+    bench.tell(replace(script.hello(), model=None, used=()))
+    panel = bench.panel("quality")
+    long = [Verdict(f"Electrode{i}", 0.1, "amplitude 821 uV") for i in range(8)]
+    for body in (
+        judged(script, 5, *(Verdict(f"E{i}", 1.0) for i in range(8))),
+        judged(script, 6, *long),
+        judged(script, 7, reason="one rather long reason for which there is no verdict of any channel of it at all"),
+    ):
+        bench.tell(script.traces("cap", int(body.time - script.start)), body)
+        area = panel.parentWidget()
+        while not isinstance(area, QScrollArea):
+            area = area.parentWidget()
+        assert area.widget().width() <= area.viewport().width()
+        for label in (one for one in panel.findChildren(QLabel) if one.isVisible()):
+            assert label.mapTo(area.viewport(), label.rect().topRight()).x() < area.viewport().width()
+        assert panel.summary.height() >= panel.summary.heightForWidth(panel.summary.width())
