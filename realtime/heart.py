@@ -52,6 +52,11 @@ LONGEST_PR = 0.27
 KEPT = 8.0
 """Seconds of signal kept for the waves: beats found by looking back come some seconds late."""
 
+PIECE = 0.02
+"""Seconds: a longer piece of signal that is missing counts, up to BRIDGE. Single values are bridged without harm."""
+MOST_MISSING = 0.005
+"""Of the window of a figure that may be missing in such pieces. The value before stands for them: its end is a step
+that is taken for a beat, and a beat under it is not seen."""
 COMPARED = 10.0
 """Seconds whose beats are compared with their median beat, as `realtime.quality` does in a window of the model."""
 BASELINE, MAINS = 0.3, 0.02
@@ -179,6 +184,8 @@ class Heart:
         self._kernel[around - close : around + close + 1] += 1.0 / (2 * close + 1)
         self._awaited: deque[Beat] = deque()
         self._compared: deque[tuple[float, NDArray[np.float64]]] = deque()
+        self._number = math.nan
+        self._seconds: deque[tuple[float, int, int]] = deque(maxlen=math.ceil(self.variability.seconds) + 1)
 
     def push(
         self, times: NDArray[np.float64], samples: NDArray[np.float64], marks: NDArray[np.uint8] | None = None
@@ -198,6 +205,7 @@ class Heart:
                 self._forget()
             for low in range(begin, stop, BATCH):
                 part = slice(low, min(stop, low + BATCH))
+                self._count(times[part], samples[part])
                 self._times = np.concatenate([self._times, times[part]])
                 self._samples = np.concatenate([self._samples, samples[part]])
                 for beat in self.detector.push(times[part], samples[part], marks[part]):
@@ -213,6 +221,35 @@ class Heart:
                 self._times, self._samples = self._times[keep:], self._samples[keep:]
         self.variability.push(beats)
         return beats, waves
+
+    def _count(self, times: NDArray[np.float64], samples: NDArray[np.float64]) -> None:
+        """Count what is missing each second, whether it came as no number or did not come.
+
+        What is missing for longer than BRIDGE ends a segment, and no beat is made of it.
+        """
+        stamps = times[np.isfinite(samples)]
+        if not len(stamps):
+            return
+        steps = np.diff(stamps, prepend=self._number)
+        self._number = float(stamps[-1])
+        absent = np.round(steps * self.rate) - 1
+        counted = (absent > PIECE * self.rate) & (steps <= BRIDGE + 1.5 / self.rate)
+        absent = np.where(counted, absent, 0.0)
+        whole = np.floor(stamps)
+        for second in np.unique(whole).tolist():
+            inside = whole == second
+            there, missing = int(np.count_nonzero(inside)), int(absent[inside].sum())
+            if self._seconds and self._seconds[-1][0] == second:
+                _, before, lost = self._seconds.pop()
+                there, missing = there + before, missing + lost
+            self._seconds.append((second, there, missing))
+
+    def lack(self, time: float, seconds: float) -> str:
+        """Why nothing can be said of the ``seconds`` before ``time`` when too much is missing, in words; "" else."""
+        inside = [one for one in self._seconds if math.floor(time - seconds) <= one[0] < time]
+        missing = sum(one[2] for one in inside)
+        share = missing / max(1, missing + sum(one[1] for one in inside))
+        return f"{100 * share:.2g} % of the ECG is missing" if share > MOST_MISSING else ""
 
     def _compare(self) -> None:
         """Distrust the beats of the last COMPARED seconds where they are not alike: noise has peaks that are no beats.
@@ -255,6 +292,8 @@ class Heart:
         self._times, self._samples = np.zeros(0), np.zeros(0)
         self._awaited.clear()
         self._compared.clear()
+        self._number = math.nan
+        self._seconds.clear()
 
     def _interval(self, beat: Beat) -> float:
         """The RR interval that ends with ``beat``, which follows ``_before``, seconds."""
@@ -277,11 +316,13 @@ class Heart:
         """All figures at ``time``, by name: those of `realtime.hrv.KINDS`, "breathing" and those of `INTERVALS`."""
         found = self.variability.measures(time) | {"breathing": self.breathing(time)} | self.intervals(time)
         broken = self._breaks()
-        if not broken:
-            return found
-        return {
-            name: replace(one, reason=f"{one.reason} ({broken})") if one.reason else one for name, one in found.items()
-        }
+        lacks = {seconds: self.lack(time, seconds) for seconds in {one.seconds for one in found.values()}}
+        for name, one in found.items():
+            if lack := lacks[one.seconds]:
+                found[name] = replace(one, value=math.nan, reason=f"{one.reason} ({lack})" if one.reason else lack)
+            elif broken and one.reason:
+                found[name] = replace(one, reason=f"{one.reason} ({broken})")
+        return found
 
     def _breaks(self) -> str:
         """How often the newest signal was interrupted for longer than is bridged, in words; "" when it was not.

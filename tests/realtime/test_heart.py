@@ -384,3 +384,56 @@ def test_a_lead_that_is_interrupted_too_often_for_a_heart_rate_says_so():
     assert math.isnan(holes.measures(times[-1])["HR"].value)
     assert "the ECG was interrupted 4 times in 8 s" in holes.measures(times[-1])["HR"].reason
     assert not any("interrupted" in one.reason for one in whole.measures(times[-1]).values())
+
+
+def pieces(width, every, seconds=90.0):
+    """A lead of which ``width`` seconds are missing once in ``every`` seconds: times, samples, whether missing (n,)."""
+    times, samples, _ = lead(seconds)
+    return times, samples, (times - times[0]) % every < width
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_lead_with_holes_of_less_than_a_tenth_of_a_second_gives_no_figure_and_says_how_much_is_missing(lost):
+    times, samples, missing = pieces(0.08, 0.8)
+    heart = Heart(RATE)
+    if lost:
+        heart.push(times[~missing], samples[~missing])
+    else:
+        heart.push(times, np.where(missing, np.nan, samples))
+    measures = heart.measures(1089.0)
+    assert {name for name, one in measures.items() if not math.isnan(one.value)} == set()
+    assert {name for name, one in measures.items() if "of the ECG is missing" not in one.reason} == set()
+
+
+def test_single_values_that_are_missing_and_a_rare_hole_cost_no_figure():
+    for width, every in ((0.004, 0.1), (0.04, 12.0)):
+        times, samples, missing = pieces(width, every)
+        heart = Heart(RATE)
+        heart.push(times, np.where(missing, np.nan, samples))
+        measures = heart.measures(1089.0)
+        assert measures["HR"].value == pytest.approx(60 / 0.9, rel=0.05)
+        assert not measures["RMSSD"].reason
+
+
+def test_only_the_figures_whose_window_has_the_holes_are_withheld_and_the_heart_rate_is_back_after_ten_seconds():
+    times, samples, missing = pieces(0.08, 0.8)
+    missing &= times < 1030.0
+    heart = Heart(RATE)
+    heart.push(times[times < 1035], np.where(missing, np.nan, samples)[times < 1035])
+    assert "of the ECG is missing" in heart.measures(1035.0)["HR"].reason
+    heart.push(times[times >= 1035], samples[times >= 1035])
+    measures = heart.measures(1041.0)
+    assert not measures["HR"].reason
+    assert "of the ECG is missing" in measures["RMSSD"].reason
+
+
+@settings(deadline=None, max_examples=10)
+@given(cuts=st.lists(st.integers(1, len(_TIMES) - 1), max_size=40))
+def test_any_chunking_says_the_same_of_what_is_missing(cuts):
+    holed = np.where((_TIMES - _TIMES[0]) % 1.5 < 0.05, np.nan, _SAMPLES)
+    whole, heart = Heart(RATE), Heart(RATE)
+    whole.push(_TIMES, holed)
+    for a, b in pairwise([0, *sorted(set(cuts)), len(_TIMES)]):
+        heart.push(_TIMES[a:b], holed[a:b])
+    assert "of the ECG is missing" in whole.measures(1019.0)["HR"].reason
+    assert repr(heart.measures(1019.0)) == repr(whole.measures(1019.0))
