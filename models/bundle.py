@@ -44,6 +44,10 @@ MAX_CHANNELS = 1024
 MAX_WINDOW_SAMPLES = 1_000_000
 KINDS = ("eeg", "ecg")
 """The kinds of signal that this schema knows."""
+LOWEST_EDGE = 1e-3
+"""Hz: below it a causal filter cannot be computed."""
+NARROWEST = 1e-6
+"""Between the ends of a target's range: what is narrower cannot be drawn."""
 UNIT = "uV"
 """Of every input: the scaling to what an encoder wants is inside the graph."""
 INPUTS = (*KINDS, "use", "rest_mean", "rest_sd")
@@ -460,8 +464,8 @@ def _window(entry: Fields) -> WindowSpec:
         if len(set(channels)) < len(channels):
             raise one.wrong("channels", channels, "names that differ")
         low, high = one.numbers("band", 2, 0.0, 1e6)
-        if not 0 < low < high < rate / 2:
-            raise one.wrong("band", [low, high], f"0 < low < high < {rate / 2:g} Hz")
+        if not LOWEST_EDGE <= low < high < rate / 2:
+            raise one.wrong("band", [low, high], f"{LOWEST_EDGE:g} <= low < high < {rate / 2:g} Hz")
         unit = one.line("unit", 20)
         if unit != UNIT:
             raise one.wrong("unit", unit, f'"{UNIT}", which every network takes')
@@ -492,8 +496,8 @@ def _window(entry: Fields) -> WindowSpec:
 
 def _target(entry: Fields) -> Target:
     low, high = entry.numbers("range", 2, -1e6, 1e6)
-    if not low < high:
-        raise entry.wrong("range", [low, high], "low < high")
+    if not high - low >= NARROWEST:
+        raise entry.wrong("range", [low, high], f"high at least {NARROWEST:g} above low")
     target = Target(
         name=entry.line("name", 40),
         kind=entry.line("kind", 40),

@@ -17,9 +17,9 @@ from models.fields import Fields, read_json
 MAX_HEADER_BYTES = 20_000_000
 MAX_TENSORS = 20_000
 MAX_FIELD = 10**6
+"""No size of an encoder is beyond it."""
 MAX_ENTRIES = 1024
 """Of a list of an encoder's configuration that has no length of its own."""
-"""No size of an encoder is beyond it."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.api import ModelError, Runtime
 from models.bundle import GRAPH, INPUTS, OUTPUTS, Bundle, golden
-from models.runtimes.external import keeps_tensors_elsewhere
+from models.runtimes.external import why_refused
 
 INSTALL = {
     "onnxruntime": 'pip install "onnxruntime>=1.20"',
@@ -174,16 +174,14 @@ def first_that_agrees(
 
 
 def read_graph(bundle: Bundle, name: str = GRAPH) -> bytes:
-    """A graph of the bundle, its hash checked, to be parsed. One that keeps tensors in other files is refused."""
+    """A graph of the bundle, its hash checked, to be parsed; refused when `why_refused` says so."""
     graph = bundle.read(name)
     try:
-        elsewhere = keeps_tensors_elsewhere(graph)
+        why = why_refused(graph)
     except ValueError as error:
         raise ModelError(f"{bundle.folder / name}: is no ONNX graph ({error}); export the bundle again") from None
-    if elsewhere:
-        raise ModelError(
-            f"{bundle.folder / name}: keeps tensors in other files, which is refused; export it as one file"
-        )
+    if why:
+        raise ModelError(f"{bundle.folder / name}: {why}, which is refused; export the bundle again, as one file")
     return graph
 
 

@@ -1,6 +1,6 @@
-"""Whether an ONNX graph keeps tensors in other files, found by walking it as the protobuf it is.
+"""What an ONNX graph of a bundle may not hold, found by walking it as the protobuf it is before anything parses it.
 
-A search for the words of such an entry can be deceived: protobuf writes the same number in several ways.
+A search for words can be deceived: protobuf writes the same number in several ways.
 """
 
 from __future__ import annotations
@@ -20,12 +20,24 @@ INSIDE: Mapping[int, Mapping[int, int]] = {
 """Where messages that may hold tensors stand in others, by field number (onnx.proto, IR version 12)."""
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 """Fields of a tensor that say where its data lies; the second is 0 when it lies in the tensor."""
+OP_TYPE = 4
+"""Field of a node: what it computes."""
+REFUSED_NODES: Mapping[bytes, str] = {
+    b"EPContext": "holds an engine made elsewhere, which is code",
+    b"Loop": "has a loop, which need not end",
+    b"Scan": "has a loop, which need not end",
+}
+"""No graph that insula exports has them."""
+ORT_FORMAT = b"ORTM"
+"""At byte 4 of a file it makes ONNX Runtime read it as its own format, whatever else the file is."""
 DEEPEST = 100
 """Messages inside each other; protobuf's own limit."""
 
 
-def keeps_tensors_elsewhere(graph: bytes) -> bool:
-    """Whether any tensor of an ONNX model says that its data lies in another file. ValueError if it is no protobuf."""
+def why_refused(graph: bytes) -> str:
+    """In words, why an ONNX model is not given to any runtime; "" when it is. ValueError if it is no protobuf."""
+    if graph[4:8] == ORT_FORMAT:
+        return "is of ONNX Runtime's own format"
     waiting = [(MODEL, memoryview(graph), 0)]
     while waiting:
         kind, content, depth = waiting.pop()
@@ -34,10 +46,13 @@ def keeps_tensors_elsewhere(graph: bytes) -> bool:
         for number, value in _fields(content):
             if kind == TENSOR:
                 if number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0):
-                    return True
-            elif isinstance(value, memoryview) and number in INSIDE[kind]:
-                waiting.append((INSIDE[kind][number], value, depth + 1))
-    return False
+                    return "keeps tensors in other files"
+            elif isinstance(value, memoryview):
+                if kind == NODE and number == OP_TYPE and (why := REFUSED_NODES.get(bytes(value[:32]))):
+                    return why
+                if number in INSIDE[kind]:
+                    waiting.append((INSIDE[kind][number], value, depth + 1))
+    return ""
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:

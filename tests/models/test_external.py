@@ -1,4 +1,4 @@
-"""Tensors in other files are found however the graph writes it down."""
+"""What no bundle's graph may hold is found however the graph writes it down, before a runtime sees it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from models.bundle import GRAPH
-from models.runtimes.external import keeps_tensors_elsewhere
+from models.runtimes.external import why_refused
 
 
 def tensor(external=True):
@@ -47,8 +47,8 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_it_is_found_wherever_a_tensor_may_stand(place):
-    assert keeps_tensors_elsewhere(PLACES[place](tensor()).SerializeToString())
-    assert not keeps_tensors_elsewhere(PLACES[place](tensor(False)).SerializeToString())
+    assert why_refused(PLACES[place](tensor()).SerializeToString()) == "keeps tensors in other files"
+    assert not why_refused(PLACES[place](tensor(False)).SerializeToString())
 
 
 def test_it_is_found_when_its_numbers_are_written_longer_than_they_need_be():
@@ -62,7 +62,7 @@ def test_it_is_found_when_its_numbers_are_written_longer_than_they_need_be():
     read = onnx.load_from_string(hidden)
     assert read.graph.initializer[0].external_data[0].value == "other.bin"
     assert key not in hidden
-    assert keeps_tensors_elsewhere(hidden)
+    assert why_refused(hidden) == "keeps tensors in other files"
 
 
 @pytest.mark.parametrize("tag", [bytes([0xEA, 0x80, 0x80, 0x80, 0x10]), bytes([0xEA, 0x80, 0x80, 0x80, 0x80, 0x00])])
@@ -70,17 +70,17 @@ def test_a_field_number_that_parsers_would_cut_short_is_refused(tag):
     entry = tensor().external_data[0].SerializeToString()
     hidden = packed(7, packed(5, tag + bytes([len(entry)]) + entry))
     with pytest.raises(ValueError, match="a field whose number is none"):
-        keeps_tensors_elsewhere(hidden)
+        why_refused(hidden)
 
 
 def test_the_graph_that_ships_keeps_its_tensors_itself(bundle):
-    assert not keeps_tensors_elsewhere(bundle.read(GRAPH))
+    assert not why_refused(bundle.read(GRAPH))
 
 
 @pytest.mark.parametrize("rubbish", [b"\xff" * 20, b"\x3a\x7f", b"\x3b", b"\x3a"])
 def test_what_is_no_protobuf_is_said(rubbish):
     with pytest.raises(ValueError, match=r"field|number"):
-        keeps_tensors_elsewhere(rubbish)
+        why_refused(rubbish)
 
 
 def test_graphs_inside_graphs_without_an_end_are_refused():
@@ -88,4 +88,22 @@ def test_graphs_inside_graphs_without_an_end_are_refused():
     for _ in range(60):
         graph = packed(1, packed(5, packed(6, graph)))
     with pytest.raises(ValueError, match="inside each other"):
-        keeps_tensors_elsewhere(packed(7, graph))
+        why_refused(packed(7, graph))
+
+
+@pytest.mark.parametrize("name", ["EPContext", "Loop", "Scan"])
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+def test_nodes_that_hold_code_or_need_not_end_are_refused_wherever_they_stand(name, domain):
+    node = helper.make_node(name, ["c"], ["o"], domain=domain)
+    branch = helper.make_node("If", ["c"], ["o"], then_branch=helper.make_graph([node], "inner", [], []))
+    for one in (model([node]), model([branch]), model(functions=[helper.make_function("d", "f", [], [], [node], [])])):
+        assert why_refused(one.SerializeToString())
+    other = model([helper.make_node(f"{name}s", ["c"], ["o"], domain=domain)])
+    assert not why_refused(other.SerializeToString())
+
+
+def test_a_protobuf_that_onnx_runtime_would_read_as_its_own_format_is_refused():
+    # A field of bytes whose content begins at byte 4.
+    hidden = bytes([13 << 3 | 2, 0x84, 0x80, 0x00]) + b"ORTM"
+    assert hidden[4:8] == b"ORTM"
+    assert "own format" in why_refused(hidden)

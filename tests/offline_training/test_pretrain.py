@@ -282,3 +282,18 @@ def test_shards_without_the_kind_are_refused_in_words(ecg, eeg, tmp_path):
         gather("eeg", [ecg], SHORT)
     with pytest.raises(TrainingError, match="insula prepare"):
         gather("eeg", [tmp_path], SHORT)
+
+
+def test_pretraining_on_several_leads_hides_whole_leads_as_well_as_patches():
+    signals, good = torch.randn(64, 3, 2000), torch.ones(64, 3, dtype=torch.bool)
+    both = replace(SHORT, leads=MaskConfig(intra=0.2, inter=0.4, whole=1.0, one_lead=0.0))
+    hidden = pretrain.draw("ecg", signals, good, (0, 64, 64), both, 200, 1).counted
+    whole = hidden.all(2).float().mean().item()
+    # Patches alone would hide a whole lead of ten seconds in 0.2 ** 10 of the cases.
+    assert 0.3 < whole < 0.5
+    within = replace(both, leads=MaskConfig(intra=0.2, inter=0.0, whole=1.0, one_lead=0.0))
+    assert not pretrain.draw("ecg", signals, good, (0, 64, 64), within, 200, 1).counted.all(2).any()
+    between = replace(both, leads=MaskConfig(intra=0.0, inter=0.4, whole=1.0, one_lead=0.0))
+    alone = pretrain.draw("ecg", signals, good, (0, 64, 64), between, 200, 1).counted
+    assert alone.any()
+    assert torch.equal(alone.all(2), alone.any(2))
