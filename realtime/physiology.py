@@ -32,7 +32,7 @@ from realtime.bandpower import (
     Pace,
     Rhythms,
 )
-from realtime.beats import Beat
+from realtime.beats import FLOOR, Beat
 from realtime.delineation import Waves
 from realtime.filters import RESTART
 from realtime.heart import Heart
@@ -43,6 +43,8 @@ from realtime.sources import MICROVOLTS, Picked, choose, lacking
 PATIENCE = 3.0
 """Seconds that a source may be behind another one before it is no longer waited for. A strap sends every 0.56 s."""
 ABSENT = f"no samples, or more than {PATIENCE:g} s late"
+WATCHED = 10
+"""Seconds of a lead without a beat after which it is said what may be wrong with it."""
 SETTLED = 3
 """Beats after which it is decided whether a beat was normal."""
 FASTEST = 2000.0
@@ -77,6 +79,7 @@ class _HeartPart:
         self._heart = Heart(stream.rate)
         self._intake = Intake(stream.rate, BATCH - CONFIRMED)
         self._pace = Pace(stream.rate)
+        self._extremes: deque[tuple[int, float, float]] = deque()
         self._next: int | None = None
         self._decided = -math.inf
 
@@ -101,6 +104,7 @@ class _HeartPart:
                 stop = begin + int(later[0]) if len(later) else len(stamps)
                 if stop > begin:
                     self._follow(stamps[begin:stop], marks[begin:stop])
+                    self._watch(samples[begin:stop])
                     found, waves = self._heart.push(stamps[begin:stop], samples[begin:stop], marks[begin:stop])
                     if found or waves:
                         beats.append(self._told(found, waves))
@@ -119,6 +123,34 @@ class _HeartPart:
                 self._pace.write(self._pace.between(float(stamps[at])), absent=True)
             begin = at
         self._pace.write(stamps[begin:])
+
+    def _watch(self, samples: NDArray[np.float64]) -> None:
+        """Between what the lead moves in each second; ``samples`` (n,) lie in one."""
+        assert self._next is not None
+        there = samples[np.isfinite(samples)]
+        low, high = float(there.min(initial=math.inf)), float(there.max(initial=-math.inf))
+        if self._extremes and self._extremes[-1][0] == self._next:
+            _, below, above = self._extremes.pop()
+            low, high = min(low, below), max(high, above)
+        self._extremes.append((self._next, low, high))
+        while self._extremes[0][0] <= self._next - WATCHED:
+            self._extremes.popleft()
+
+    def _still(self, time: float) -> str:
+        """Why no beat is found in a lead, as far as its values tell, in words."""
+        beats = self._heart.variability.beats
+        if not self._extremes or (beats and beats[-1].time > time - WATCHED * HOP):
+            return ""
+        moves = max(high for _, _, high in self._extremes) - min(low for _, low, _ in self._extremes)
+        if not moves >= 0:
+            return "no values: the lead sends no number"
+        if moves >= 2 * FLOOR:
+            return ""
+        if self._scale is None:
+            return (
+                f"the lead moves by {moves:.2g} of its unit: {_unit_trouble(self.stream)}; beats are looked for in µV"
+            )
+        return f"the lead moves by {moves:.2g} µV: no beats are looked for below {FLOOR:g} µV"
 
     def _told(self, beats: Sequence[Beat], waves: Sequence[tuple[Beat, Waves]]) -> Beats:
         amplitudes = [beat.amplitude if self._scale else math.nan for beat in beats]
@@ -146,12 +178,12 @@ class _HeartPart:
         if fault:
             fault = f"ECG: {fault}"
             self._heart.variability.distrust(self._pace.first, time, fault)
-        figures = {
-            name: Figure(
-                math.nan if fault else one.value, one.unit, one.seconds, fault or one.reason, one.corrected, one.beats
-            )
-            for name, one in self._heart.measures(time).items()
-        }
+        still = self._still(time)
+        figures = {}
+        for name, one in self._heart.measures(time).items():
+            reason = fault or (still if one.reason and still else one.reason)
+            value = math.nan if fault else one.value
+            figures[name] = Figure(value, one.unit, one.seconds, reason, one.corrected, one.beats)
         return _HeartReport(figures, self._intervals(settled))
 
     def finish(self, second: int) -> list[tuple[int, _HeartReport]]:
@@ -189,6 +221,7 @@ class _HeartPart:
         self._heart.reset()
         self._intake.reset()
         self._pace.clear()
+        self._extremes.clear()
         self._next = None
         self._decided = -math.inf
 

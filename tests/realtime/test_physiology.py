@@ -478,3 +478,28 @@ def test_a_clock_that_leaps_by_a_year_gives_no_year_of_seconds():
     assert bodies[-1].time > later + 10
     assert np.isfinite(value(bodies[-1], "hr"))
     assert np.all(np.diff([body.time for body in bodies]) > 0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "said"),
+    [
+        ("", 0.001, " of its unit: no unit given; beats are looked for in µV"),
+        ("furlong", 0.001, " of its unit: unit 'furlong' is unknown; beats are looked for in µV"),
+        ("uV", 0.001, " µV: no beats are looked for below 15 µV"),
+        ("uV", math.nan, "no values: the lead sends no number"),
+    ],
+)
+def test_a_lead_in_which_no_beat_can_be_found_says_what_may_be_wrong_with_it(unit, scale, said):
+    lead = replace(STRAP, unit=unit)
+    whole = [body for body in run(Physiology([lead]), merged(cut(lead, ecg(20) * scale, [73])))[0] if body.heart]
+    assert said in whole[-1].heart["HR"].reason
+    assert {one.reason for one in whole[-1].heart.values()} == {whole[-1].heart["HR"].reason}
+    pieces = [body for body in run(Physiology([lead]), merged(cut(lead, ecg(20) * scale, [5])))[0] if body.heart]
+    assert bits(pieces) == bits(whole)
+
+
+def test_a_lead_in_millivolts_that_says_so_has_nothing_wrong_with_it():
+    lead = replace(STRAP, unit="mV")
+    bodies = run(Physiology([lead]), merged(cut(lead, ecg(20) / 1000, [73])))[0]
+    assert value(bodies[-1], "hr") == pytest.approx(60 / 0.81, rel=0.02)
+    assert not any("the lead moves" in one.reason for body in bodies for one in body.heart.values())
