@@ -543,7 +543,7 @@ def leads(folder, file):
     found = {"white noise, 400 uV": [(400 * random.standard_normal(n), 130.0)]}
     found["white noise, 60 uV"] = [(60 * random.standard_normal(n), 130.0)]
     found["random walk"] = [(np.cumsum(30 * random.standard_normal(n)), 130.0)]
-    for low, high in ((1, 40), (8, 30), (5, 15)):
+    for low, high in ((1, 40), (8, 30), (5, 15), (6, 12), (8, 10), (10, 14)):
         band = signal.butter(2, (low, high), "bandpass", fs=130, output="sos")
         found[f"noise of {low} to {high} Hz"] = [(200 * signal.sosfilt(band, random.standard_normal(n)), 130.0)]
     people = folder / "eegmat" / "eegmat_28_people_128hz_int16_0p1uV.npz"
