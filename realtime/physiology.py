@@ -139,7 +139,7 @@ class _HeartPart:
     def _still(self, time: float) -> str:
         """Why no beat is found in a lead, as far as its values tell, in words."""
         beats = self._heart.variability.beats
-        if not self._extremes or (beats and beats[-1].time > time - WATCHED * HOP):
+        if len(self._extremes) <= PATIENCE or (beats and beats[-1].time > time - WATCHED * HOP):
             return ""
         moves = max(high for _, _, high in self._extremes) - min(low for _, low, _ in self._extremes)
         if not moves >= 0:
