@@ -3,8 +3,8 @@
 1. The soak (default). A source in a process of its own (`tests/peers/ledger.py`) sends 64 channels of EEG at 1 kHz,
    ECG at 130 Hz in packets of a strap and two markers a second over LSL on the loopback; the real command records them
    without a display. Every sample carries its number. Afterwards the record is read by our reader and compared with
-   what was sent: numbers missing, twice or out of order, values, stamps; memory (what stays resident, every 10 s, slope after the
-   warm-up), CPU, the delay from the end of a window to the line of its estimate, alarms, size of the file.
+   what was sent: numbers missing, twice or out of order, values, stamps; memory (what stays, every 10 s, slope after
+   the warm-up), CPU, the delay from the end of a window to the line of its estimate, alarms, size of the file.
 2. ``--kills N``: N recordings, each killed by SIGKILL at a random moment. How many seconds before the kill the record
    ends, by the stream that lost most, and whether our reader and pyxdf read it.
 3. ``--cycles N``: N short sessions one after the other in one process: threads, descriptors and memory after each.
