@@ -23,7 +23,7 @@ import scipy
 import sklearn
 import torch
 
-from models.api import InputSpec, ModelError, WindowSpec
+from models.api import ModelError
 from models.bundle import Bundle, Gate, Json, Rest, Target
 from models.distance import Reference, pack_references
 from models.encoders import read_config
@@ -49,7 +49,7 @@ from offline_training.finetune import (
 from offline_training.page import page
 from offline_training.prepare import DEFAULT_GATE, KINDS, REST_SECONDS, SCORE_EVERY, Prepared
 from offline_training.report import card
-from offline_training.shards import Shards
+from offline_training.shards import Shards, read_target, read_window
 from offline_training.splits import Fold, grouped_folds, refuse_copies, without
 from offline_training.weights import fitted, refuse_seen
 
@@ -417,9 +417,9 @@ def export_run(
     network = read_run(run, NETWORK, "insula finetune")
     refuse_difference(run, evaluation["identity"], network["identity"])
     try:
-        target = _target(evaluation["target"])
+        target = read_target(evaluation["target"])
         source = Source(**{one.name: evaluation["data"][one.name] for one in dataclasses.fields(Source)})
-        window = _window(evaluation["identity"]["window"])
+        window = read_window(evaluation["identity"]["window"])
         gate = Gate(**evaluation["identity"]["gate"])
         settings = settings_of(network["settings"], run / NETWORK)
         pooled = tuple(float(value) for value in network["pooled_sd"])
@@ -494,25 +494,6 @@ def refuse_difference(run: Path, evaluated: Mapping[str, object], trained: Mappi
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _target(said: Mapping[str, Any]) -> Target:
-    return Target(**{**said, "range": tuple(said["range"]), "levels": tuple(said["levels"])})
-
-
-def _window(said: Mapping[str, Any]) -> WindowSpec:
-    inputs = [
-        InputSpec(
-            kind=entry["kind"],
-            channels=tuple(entry["channels"]),
-            unit=entry["unit"],
-            band=(entry["band"][0], entry["band"][1]),
-            notch=tuple(entry["notch"]),
-            min_channels=entry["min_channels"],
-        )
-        for entry in said["inputs"]
-    ]
-    return WindowSpec(inputs=tuple(inputs), rate=said["rate"], seconds=said["seconds"], hop=said["hop"])
 
 
 def _references(path: Path) -> References:

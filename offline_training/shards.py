@@ -575,8 +575,8 @@ class Shards:
                 raise TrainingError(f"{folder}: is of format {said['format']!s:.20}, not {FORMAT}; prepare it again.")
             self.dataset = str(said["data set"])
             self.source = Source(**said["source"])
-            self.targets: tuple[Target, ...] = tuple(_target(one) for one in said["targets"])
-            self.spec = _spec(said["window"])
+            self.targets: tuple[Target, ...] = tuple(read_target(one) for one in said["targets"])
+            self.spec = read_window(said["window"])
             self.every: tuple[float, float] = (said["every"][0], said["every"][1])
             self.parts: list[str] = list(said["parts"])
             self._about = [self._read_json(folder / part / PART) for part in self.parts]
@@ -715,7 +715,8 @@ class Shards:
             raise TrainingError(f"{path}: cannot be read ({error!s:.80}); prepare it again.") from None
 
 
-def _spec(said: Any) -> WindowSpec:
+def read_window(said: Any) -> WindowSpec:
+    """The windows that a JSON of ours describes. Raises KeyError, TypeError or IndexError when it does not."""
     inputs = tuple(
         InputSpec(
             kind=entry["kind"],
@@ -730,7 +731,8 @@ def _spec(said: Any) -> WindowSpec:
     return WindowSpec(inputs=inputs, rate=said["rate"], seconds=said["seconds"], hop=said["hop"])
 
 
-def _target(said: Any) -> Target:
+def read_target(said: Any) -> Target:
+    """The target that a JSON of ours describes. Raises KeyError or TypeError when it does not."""
     return Target(
         name=said["name"],
         kind=said["kind"],
